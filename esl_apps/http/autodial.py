@@ -35,7 +35,6 @@ def place_autodial(port: CrossbarPort, req: falcon.Request, resp: falcon.Respons
     if dry_run.is_asked_for(req):
         succeed(req, resp, 200, check_autodial(port, account, data))
         return
-    port.outgoing.check_ready()
     order = read_order(port.services.policy, account, data)
     attempt = port.outgoing.autodial(account, order)
     succeed(req, resp, 201, Autodialled(attempt.call_ref, attempt.state))
