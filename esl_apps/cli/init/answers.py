@@ -7,10 +7,11 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from getpass import getpass
 
 import phonenumbers
 
-from esl_apps.cli.init.this_machine import Machine
+from esl_apps.cli.init.this_machine import STOCK_PASSWORD, Machine
 from esl_apps.config import redis_url
 from esl_apps.net.address import split_address
 
@@ -42,18 +43,38 @@ def ask(arguments: argparse.Namespace, machine: Machine) -> Answers:
     # Asked only where a person can answer.
     asking = not arguments.yes and sys.stdin is not None and sys.stdin.isatty()
 
-    def answer(name: str, given: str | None, default: str, question: str, read: Callable[[str], str]) -> str:
-        if given is None and asking:
-            shown = f" [{default}]" if default else ""
-            given = input(f"{question}{shown}: ").strip() or None
-        try:
-            return read(default if given is None else given)
-        except ValueError as error:
-            raise Wrong(f"--{name}: {error}") from None
+    def answer(
+        name: str,
+        given: str | None,
+        default: str,
+        question: str,
+        read: Callable[[str], str],
+        hint: str | None = None,
+        prompt: Callable[[str], str] = input,
+    ) -> str:
+        """``hint``: what the default is; None: the default itself. Ask until the answer can be used."""
+        hint = default if hint is None else hint
+        while True:
+            typed = ""
+            if given is None and asking:
+                try:
+                    typed = prompt(f"{question} [{hint}]: " if hint else f"{question}: ").strip()
+                except EOFError:
+                    raise Wrong(f"--{name}: no answer") from None
+            try:
+                return read(given if given is not None else typed or default)
+            except ValueError as error:
+                if given is not None or not asking:
+                    raise Wrong(f"--{name}: {error}") from None
+                print(error, file=sys.stderr)
 
+    switch = answer("switch", arguments.switch, machine.address, "FreeSWITCH's event socket", _address)
+    password = "" if machine.folder is None else machine.password
+    hint = "a new one" if password in ("", STOCK_PASSWORD) else "as in its configuration"
+    given = arguments.switch_password
     return Answers(
-        switch=answer("switch", arguments.switch, machine.address, "FreeSWITCH's event socket", _address),
-        password=_password(arguments.switch_password, machine),
+        switch=switch,
+        password=answer("switch-password", given, password, "Its password", _password, hint, getpass),
         region=answer("region", arguments.region, "", "Country of numbers without + (ISO 3166, as ZA)", _region),
         domain=answer("domain", arguments.domain, machine.domain, "Domain that the phones register with", _domain),
         gateway=answer("gateway", arguments.gateway, (machine.gateways or [""])[0], "Gateway to dial out", _gateway),
@@ -62,11 +83,10 @@ def ask(arguments: argparse.Namespace, machine: Machine) -> Answers:
     )
 
 
-def _password(given: str | None, machine: Machine) -> str:
-    password = given or ("" if machine.folder is None else machine.password)
-    if password and not _PASSWORD.fullmatch(password):
-        raise Wrong("--switch-password: expected letters, digits and ._~+/=@%:,- only")
-    return password
+def _password(text: str) -> str:
+    if text and not _PASSWORD.fullmatch(text):
+        raise ValueError("expected letters, digits and ._~+/=@%:,- only")
+    return text
 
 
 def _address(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,6 +108,51 @@ def test_init_keeps_a_password_of_the_switchs_own(run: Run, tmp_path: Path, free
     assert f"Found: FreeSWITCH in {freeswitch}" in ran.err
     assert variables((tmp_path / "new/esl_apps.env").read_text())["FS_PASSWORD"] == "its-own-password"
     assert load(str(tmp_path / "new/esl_apps.yml")).switches[0].address in ran.err
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Lines typed at a terminal, by the first word of the question; by default an empty one."""
+    answers: dict[str, list[str]] = {}
+
+    def type_in(question: str) -> str:
+        lines = answers.get(question.split(maxsplit=1)[0], [""])
+        return lines.pop(0) if len(lines) > 1 else lines[0]
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", type_in)
+    monkeypatch.setattr("esl_apps.cli.init.answers.getpass", type_in)
+    return answers
+
+
+def test_init_asks_for_what_no_option_says(run: Run, tmp_path: Path, typed: dict[str, list[str]]) -> None:
+    typed |= {
+        "FreeSWITCH's": ["10.0.0.9:8021"],
+        "Its": ["of-that-switch"],
+        "Country": ["za"],
+        "Domain": ["pbx.example"],
+    }
+    ran = run("init", str(tmp_path / "new"), "--freeswitch", "/nowhere", "--gateway", "pstn")
+    assert ran.status == 0
+    found = variables((tmp_path / "new/esl_apps.env").read_text())
+    assert found["FS_PASSWORD"] == "of-that-switch"
+    assert 'address: "10.0.0.9:8021"' in (tmp_path / "new/esl_apps.yml").read_text()
+    assert load(str(tmp_path / "new/esl_apps.yml")).dial.extension == "user/{number}@pbx.example"
+
+
+def test_init_asks_again_after_a_wrong_answer(run: Run, tmp_path: Path, typed: dict[str, list[str]]) -> None:
+    typed |= {"Its": ["my pass", ""], "Country": ["Narnia", "ZA"], "Domain": ["pbx.example"]}
+    ran = run("init", str(tmp_path / "new"), "--freeswitch", "/nowhere")
+    assert ran.status == 0
+    assert "expected letters, digits" in ran.err
+    assert "expected a country of ISO 3166" in ran.err
+
+
+def test_init_at_a_terminal_refuses_a_wrong_option(run: Run, tmp_path: Path, typed: dict[str, list[str]]) -> None:
+    ran = run("init", str(tmp_path / "new"), "--freeswitch", "/nowhere", "--region", "Narnia")
+    assert ran.status == 2
+    assert "--region: expected a country" in ran.err
+    assert not (tmp_path / "new").exists()
 
 
 def test_event_socket_ignores_comments_and_variables() -> None:
