@@ -7,7 +7,6 @@ the node's own connection and its password, then sends nonsense. Requests go to 
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import gevent
 from gevent import socket
@@ -28,6 +28,7 @@ from gevent.server import StreamServer
 from tests.attack.forgeries import PAYLOADS
 from tests.rig.base import Script
 from tests.rig.sandbox import SandboxRig
+from tests.support.descriptors import connections, descriptors
 from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 from tests.support.peer import api_response, channel_data, complete, event, goodbye, linger_notice, raw_event, reply
 
@@ -61,6 +62,7 @@ class Figures:
 
     rss_kb: int
     fds: int
+    """Descriptors, without the bounded pool of connections to Redis."""
     greenlets: int
     objects: int
     calls: int
@@ -83,7 +85,8 @@ def figures(node: WatchedNode) -> Figures:
     held = node.held()
     with open(f"/proc/{node.process.pid}/status") as status:
         rss = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-    fds = len(os.listdir(f"/proc/{node.process.pid}/fd"))
+    names, redis_port = descriptors(node.process.pid), urlsplit(node.config["redis"]["url"]).port
+    fds = len(names) - sum(one.there == redis_port for one in connections(names))
     calls, sockets = metric(node, "esl_apps_live_calls"), metric(node, "esl_apps_outbound_sockets")
     return Figures(rss, fds, held["greenlets"], held["objects"], calls, sockets)
 

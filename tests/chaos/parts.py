@@ -19,6 +19,7 @@ import redis
 
 from esl_apps.cli.embedded_redis import redis_server
 from esl_apps.store import redis_client
+from tests.support.descriptors import connections, descriptors
 from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
@@ -132,53 +133,35 @@ class NodeProcess(Process):
                 found[name] = found.get(name, 0.0) + float(value)
         return found
 
-    def descriptors(self) -> list[str]:
-        """What its descriptors are, as ``socket:[inode]`` or a file's path."""
-        names = []
-        for entry in os.scandir(f"/proc/{self.pid}/fd"):
-            with contextlib.suppress(OSError):
-                names.append(os.readlink(entry.path))
-        return names
-
     def paths(self) -> list[str]:
-        return [name for name in self.descriptors() if not name.startswith("socket:")]
+        return [name for name in descriptors(self.pid) if not name.startswith("socket:")]
 
     def peers(self) -> list[str]:
         """Its connections that aren't to Redis and don't listen: state, own port and the peer's."""
-        inodes = {name[8:-1] for name in self.descriptors() if name.startswith("socket:[")}
-        found = []
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            words = line.split()
-            here, there = (_hex_port(word) for word in words[1:3])
-            if words[9] in inodes and words[3] != "0A" and there not in self.redis_ports:
-                found.append(f"{words[3]}:{here}-{there}")
-        return found
+        return [
+            f"{one.state}:{one.here}-{one.there}"
+            for one in connections(descriptors(self.pid))
+            if one.there not in self.redis_ports
+        ]
 
     def figures(self) -> dict[str, float]:
         """Its metrics, and figures from ``/proc``: ``files`` (not sockets), ``connections`` to its event socket,
         ``rss_kb``, and ``sockets`` except those to Redis (``pool``) and those of its HTTP ports."""
         metrics = self.metrics()
-        names = self.descriptors()
-        inodes = {name[8:-1] for name in names if name.startswith("socket:[")}
+        names = descriptors(self.pid)
+        sockets = sum(name.startswith("socket:[") for name in names)
         node, *http_ports = (_port(at) for at in (self.config["node"]["listen"], self.admin, self.api))
-        # By inode: a table that changes while it is read may have a line twice.
-        of = {}
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            words = line.split()
-            # State 0A: listening.
-            if words[9] in inodes and words[3] != "0A":
-                of[words[9]] = [_hex_port(word) for word in words[1:3]]
-        pool = sum(there in self.redis_ports for _, there in of.values())
-        connections = sum(here == node for here, _ in of.values())
-        of_http = sum(here in http_ports for here, _ in of.values())
+        tcp = connections(names)
+        pool = sum(one.there in self.redis_ports for one in tcp)
+        of_http = sum(one.here in http_ports for one in tcp)
         status = Path(f"/proc/{self.pid}/status").read_text()
         rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
         return {
             **metrics,
-            "files": len(names) - len(inodes),
-            "sockets": len(inodes) - pool - of_http,
+            "files": len(names) - sockets,
+            "sockets": sockets - pool - of_http,
             "pool": pool,
-            "connections": connections,
+            "connections": sum(one.here == node for one in tcp),
             "rss_kb": rss,
         }
 
@@ -202,10 +185,6 @@ class ClockedNode(NodeProcess):
 
 def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
-
-
-def _hex_port(address: str) -> int:
-    return int(address.rpartition(":")[2], 16)
 
 
 def request(
