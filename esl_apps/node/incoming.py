@@ -132,6 +132,8 @@ class Incoming:
             attempt.answered_at = node_clock.now()
             self._pollers[app.ref].settle(attempt)
         services.charging.resume(attempt)
+        # Its process may have died before Redis had this.
+        attempt.dialled(visit.channel.created_at)
         visit.begin(attempt)
         placed.answered(visit.channel, services.policy, services.host(visit.begin, app.ref))
 

@@ -231,8 +231,9 @@ class Visit:
         call = self.services.store.call(self.carried)
         if call is None:
             # Its process died before Redis had it. Its next run finds it in its call log, and sees that this process
-            # goes on with the session and has its record.
-            self.follows, self._takes_on = False, True
+            # goes on with the session and has its record, unless a number was dialled before.
+            first = self.services.store.call(self.session_ref) if self.session_ref != self.carried else None
+            self.follows, self._takes_on = first is not None and first["callee"] is not None, True
         elif call["state"] != ENDED:
             # It has ended, or its process died before Redis had all of it.
             self._continues = self.carried

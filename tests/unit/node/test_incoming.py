@@ -25,7 +25,7 @@ from esl_apps.store import keys
 from esl_apps.store.documents import Refusals
 from esl_apps.store.essence import Essence
 from tests.support.bench import Bench, Build, essence_of, leave_behind, placed, probe, show_legs
-from tests.support.call_switch import new_call
+from tests.support.call_switch import AT, new_call
 from tests.support.peer import UUID, eventually
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
@@ -306,6 +306,13 @@ def test_incoming_leg_goes_on_on_one_of_two_nodes_only(build: Build) -> None:
     one.leaves()
     one.served()
     assert [found["call_ref"] for found in (*first.records(), *second.records())] == [REF]
+
+
+def test_incoming_leg_rung_before_redis_knew_says_when(bench: Bench) -> None:
+    visitor = bench.visit("click2dial", **rung_elsewhere(bench, dialed_at=None, state=terms.QUEUED))
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    visitor.served()
+    assert bench.record()["dialed_at"] == int(AT)
 
 
 def test_incoming_leg_of_a_call_followed_here_is_taken_up(bench: Bench) -> None:

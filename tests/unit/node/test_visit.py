@@ -262,6 +262,15 @@ def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: t
     assert again.records() == []
 
 
+def test_visit_after_a_dialled_number_needs_no_empty_record(bench: Bench) -> None:
+    """The process died as the session's next call began: Redis knows the first one alone, whose record comes."""
+    first = Attempt(app="disa", call_dir="external", call_ref=SESSION, number=E164)
+    bench.services.store.save(SESSION, lambda: snapshot(first), None)
+    bench.flush()
+    assert back(bench, variable_esl_session_ref=SESSION).error is None
+    assert bench.records() == []
+
+
 def test_visit_that_dials_says_so_once_redis_is_back(build: Build) -> None:
     """Redis couldn't say what became of the call: the session has a record as soon as it dials."""
     bench = build().connect()
