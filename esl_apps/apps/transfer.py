@@ -199,6 +199,8 @@ def new_consultation(
     made = new_call(old, to, terms.CALLEE if consults == terms.AGENT else terms.AGENT, client, plan)
     attempt = made.attempt
     attempt.order = {**(attempt.order or {}), "consults": consults, "held": held, "next": new_ref()}
+    # The call on hold closes the session.
+    attempt.apart = []
     return made
 
 
@@ -232,6 +234,9 @@ def new_call(
         contact_ref=old.contact_ref,
         metadata=old.metadata,
         transferred_from=old.call_ref,
+        apart=[*old.apart, old.call_ref],
+        session_at=old.session_at,
+        session_answered_at=old.session_answered_at,
         language=old.language,
         order=msgspec.to_builtins(Kept(to.dialled, shown, second, record)),
         **named,

@@ -55,13 +55,6 @@ def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]
     }
 
 
-def join_sessions(attempt: Attempt, last: Attempt) -> None:
-    """Have an attempt follow one that has ended in the same session, with other parties."""
-    attempt.before = carried_on(last, last.record)["before"]
-    attempt.session_at, attempt.session_answered_at = last.session_at, last.session_answered_at
-    attempt.apart = last.apart
-
-
 def note_parting(old: Attempt, now: float) -> None:
     """Note what the legs of a talk took from which one is about to be transferred. The one that leaves is ended by the
     switch in this moment."""
@@ -78,7 +71,7 @@ def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:
     in that of ``new``.
     """
     assert old.record is not None
-    assert new.before is not None
+    new.before = new.before or Before()
     is_aleg, earlier = leg == old.aleg_uuid, old.before or Before()
     share = old.record.a_seconds if is_aleg else old.record.b_seconds
     new.before.aleg = (earlier.of_aleg if is_aleg else 0.0) + (share or 0.0)

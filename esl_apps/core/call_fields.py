@@ -162,7 +162,8 @@ class CallFields(msgspec.Struct):
     before: Before | None = None
     """None: it is the session's first."""
     apart: list[str] = msgspec.field(default_factory=list)
-    """Calls of its session that aren't in ``before``: each leaves its part in Redis (``session_parts``)."""
+    """Calls of its session that aren't in ``before``: each leaves its part in Redis (``session_parts``), perhaps from
+    another node."""
     ring_seconds: Annotated[RingSeconds | None, Shown(cdr="ring_seconds")] = None
     a_seconds: Annotated[float | None, Shown(cdr="a_seconds")] = None
     """From A's answer to its end, in this record, if a node placed it."""

@@ -1,7 +1,7 @@
 """Sessions whose calls end on several nodes: each call leaves its part in Redis, and the last part closes the session.
 
-While one party asks a third, a session has two calls. Either may end first, each on its own node, so neither node knows
-what the other call took.
+A transfer goes on in another call, and while one party asks a third, a session has two calls. Either may end first,
+each on its own node, so neither node knows what the other call took.
 """
 
 from __future__ import annotations

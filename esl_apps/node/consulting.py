@@ -38,7 +38,7 @@ from esl_apps.core.actions import (
     not_now,
 )
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.billing import divide_leg, join_sessions, note_parting
+from esl_apps.core.billing import divide_leg, note_parting
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
@@ -113,16 +113,13 @@ class Consulting:
                 raise
 
         old.consultation, old.consults, old.followed = new.attempt.call_ref, action.by, True
-        old.apart.append(new.attempt.call_ref)
         moved = False
         try:
             moved = self._transferring.begin(live, new, leg, move)
         finally:
             if not moved:
                 old.consultation = old.consults = None
-                old.apart.remove(new.attempt.call_ref)
                 old.followed = followed
-                old.save()
         if not moved:
             raise not_now(old, "the call is ending")
         now = node_clock.now()
@@ -319,7 +316,6 @@ class Consulting:
             return
         self._transferring.hand_over(old, new.attempt, other_party(leaves), new.attempt.aleg_uuid or "")
         end(old, leaves)
-        join_sessions(new.attempt, old)
         divide_leg(old, new.attempt, new.attempt.aleg_uuid or "")
         new.attempt.save()
         if recorded:

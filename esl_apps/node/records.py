@@ -155,12 +155,12 @@ class Records:
             for party, leg in record.quality.legs() if record.quality is not None else ():
                 self._metrics.quality.observe(party, leg)
             entries = notification_lists.entries(record, integrator, config.records)
-        part, asks = None, consultation(attempt) is not None
-        wanted = (config.records if integrator is None else integrator).session_records
-        if wanted and attempt.closes and (attempt.transferred_to is None or asks):
+        part, transferred = None, attempt.transferred_to is not None
+        if (config.records if integrator is None else integrator).session_records and (attempt.closes or transferred):
             closing = notification.session_record(record, recorded=not attempt.unrecorded)
-            if attempt.apart or asks:
-                part = Part(attempt.call_ref, closing, not asks, list(attempt.apart))
+            goes_on = transferred or consultation(attempt) is not None
+            if goes_on or attempt.apart:
+                part = Part(attempt.call_ref, closing, not goes_on, list(attempt.apart))
             else:
                 entries.append(notification_lists.closing(closing, integrator))
         self._push(entries, record.integrator, integrator)

@@ -24,7 +24,7 @@ from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import causes, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import divide_leg, join_sessions, note_parting
+from esl_apps.core.billing import divide_leg, note_parting
 from esl_apps.core.call import Call
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import Number
@@ -110,7 +110,6 @@ class Transferring:
         self._let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
         self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by)
-        join_sessions(new.attempt, old)
         divide_leg(old, new.attempt, leg)
         new.attempt.save()
 
@@ -156,6 +155,8 @@ class Transferring:
             fault = limit_fault(refusal)
             raise Undone(429, fault.code, fault.message, field=fault.field)
         new.attempt.pay(*charges)
+        if new.consults:
+            old.apart.append(new.attempt.call_ref)
         moved: AsyncResult[bool] = AsyncResult()
 
         def ring(line: Originator) -> bool:
@@ -171,8 +172,7 @@ class Transferring:
             except (SwitchUnavailable, ReplyError) as error:
                 log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
                 done = False
-                # Nothing was dialled, and no client knows of it: it gets no record, and the session goes on without it.
-                new.attempt.follows, new.attempt.closes = True, False
+                _undo(old, new.attempt)
                 new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
             moved.set(done)
             return done
@@ -191,6 +191,8 @@ class Transferring:
 
     def hand_over(self, old: Attempt, new: Attempt, stays: str, leg: str) -> None:
         """Let the charges of the leg that stays go on in the new call."""
+        if new.ended:
+            return
         party = old.number if stays == terms.CALLEE else old.extension
         for charge in [charge for charge in old.charges if charge.number and charge.number.dialled == party]:
             old.drop(charge)
@@ -260,6 +262,17 @@ def set_variables(switch: Switch, leg: str, variables: Mapping[str, str], plan: 
     escaped = {name: value.replace(" ", "\\s").replace("'", "\\'") for name, value in plan.items()}
     pairs = ";".join(f"{name}={value}" for name, value in {**dialstring.encoded(variables), **escaped}.items())
     switch.api(f"uuid_setvar_multi {leg} {pairs}")
+
+
+def _undo(old: Attempt, new: Attempt) -> None:
+    """Have a session go on without a call whose leg the switch didn't move. Nothing was dialled, and no client knows of
+    it: it gets no record, unless the first call has ended in this moment and names it."""
+    ref = new.call_ref
+    named = old.ended and (old.transferred_to == ref or ref in old.apart)
+    if not old.ended:
+        old.transferred_to = None
+        old.apart = [one for one in old.apart if one != ref]
+    new.follows, new.closes = old.transferred_to != ref, named
 
 
 def other_party(party: str) -> str:

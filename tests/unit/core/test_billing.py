@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import carried_on, divide_leg, join_sessions, next_attempt, note_legs, note_parting
+from esl_apps.core.billing import carried_on, divide_leg, next_attempt, note_legs, note_parting
 from esl_apps.core.call import Leg
 from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import cdr, session_payload, session_record
 from esl_apps.core.quality import LegQuality
+from esl_apps.core.session_parts import Part, whole
 
 
 def attempt(**fields: Any) -> Attempt:
@@ -164,7 +165,6 @@ def transferred(old: Attempt, leg_uuid: str, at: float) -> Attempt:
     new = attempt(session_ref=old.session_ref, answered_at=at, bridged_at=at + 3, dialed_at=at, aleg_uuid=leg_uuid)
     note_parting(old, at)
     old.end("answered", 16, "agent", at)
-    join_sessions(new, old)
     divide_leg(old, new, leg_uuid)
     return new
 
@@ -179,10 +179,14 @@ def test_transfer_divides_the_leg_of_the_party_that_stays(stays: str, since: flo
     assert new.record is not None
     assert (old.record.a_seconds, old.record.b_seconds) == (8.0, 5.0)
     assert (new.record.a_seconds, new.record.b_seconds) == (20.0, 17.0)
-    closing = session_payload(session_record(new.record, recorded=True))["payload"]
-    assert closing["calls"] == 2
-    assert (closing["a_seconds"], closing["b_seconds"], closing["a_rest_seconds"]) == (28.0, 22.0, 0.0)
-    assert (closing["dialed_at"], closing["answered_at"]) == (1000, 1002.0)
+    parts = [
+        Part(one.call_ref, session_record(record, recorded=True), one is new, [old.call_ref])
+        for one, record in ((old, old.record), (new, new.record))
+    ]
+    closing = whole(parts)
+    assert closing is not None
+    assert closing.calls == 2
+    assert (closing.a_seconds, closing.b_seconds, closing.a_rest_seconds) == (28.0, 22.0, 0.0)
 
 
 def test_transfer_of_a_transfer_has_each_second_once() -> None:

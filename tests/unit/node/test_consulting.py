@@ -15,7 +15,7 @@ from esl_apps.node import consulting
 from esl_apps.node.live import Live
 from tests.support.bench import Bench, Build, click_talk, show_legs
 from tests.support.call_switch import AT, B
-from tests.support.peer import UUID, api_response, eventually
+from tests.support.peer import UUID, Peer, api_response, eventually
 
 T = "cccccccc-0000-4000-8000-000000000003"
 
@@ -383,6 +383,39 @@ def test_consulting_session_closes_when_both_end_at_once(closing: Bench, first: 
     for attempt in both if first == "the consultation" else reversed(both):
         attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
     assert closed(closing, 2) == 2
+
+
+@pytest.mark.parametrize("mode", ["blind", "consult"])
+def test_consulting_session_closes_if_the_call_ends_as_it_begins(closing: Bench, mode: str) -> None:
+    """The switch doesn't move the leg, because both parties have hung up."""
+    bench = closing
+    live = talking(bench)
+
+    def gone(_peer: Peer, _command: str) -> bytes:
+        live.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+        return api_response("-ERR No such channel!\n")
+
+    bench.switch.answers["api uuid_setvar_multi"] = gone
+    assert refusal(bench, live, "transfer", to="1001", by="agent", mode=mode)[0] == 409
+    eventually(lambda: not bench.services.calls.live)
+    # The record of a transferred call names the next one, which then has a record, too.
+    count = 2 if mode == "blind" else 1
+    assert closed(bench, count) == count
+
+
+def test_transferring_session_counts_a_call_that_ended_first(closing: Bench) -> None:
+    """The party that stays hangs up before its new call has heard how the old one ended."""
+    bench = closing
+    live = talking(bench)
+
+    def moved(_peer: Peer, _command: str) -> bytes:
+        new = bench.services.calls.live[live.attempt.transferred_to or ""]
+        new.attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
+        return api_response("+OK\n")
+
+    bench.switch.answers["api uuid_transfer"] = moved
+    act(bench, live, "transfer", to="1001", by="agent")
+    assert closed(bench, 2) == 2
 
 
 # On two nodes --------------------------------------------------------------------------------------------
