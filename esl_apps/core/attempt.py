@@ -62,17 +62,24 @@ class Observer(Protocol):
         """Whether the file of ``recording_url`` exists; if so, note its ``recording_file``."""
 
 
-class Attempt(CallFields, kw_only=True, eq=False):
+def _missing() -> str:
+    raise TypeError("Attempt() lacks app or call_dir")
+
+
+class Attempt(CallFields, eq=False):
     """A live attempt: the fields of a call, and what this process alone has of it.
 
-    It is made of ``app``, ``call_dir`` and what else is known; its references and its first state come by themselves.
+    It is made, by name, of ``app``, ``call_dir`` and what else is known; its references and its first state come by
+    themselves. Its first fields are those of a call, in their order, for :func:`values_of`.
     """
 
     call_ref: str = field(default_factory=new_ref)
     session_ref: str = ""
     contact_ref: str = ""
+    app: str = field(default_factory=_missing)
     queued_at: float = field(default_factory=node_clock.now)
     state: str = QUEUED
+    call_dir: str = field(default_factory=_missing)
     timeline: list[Moment] = field(default_factory=list)
     record: Record | None = None
     """Once it has ended."""

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 import msgspec
+from msgspec.structs import astuple
 
 from esl_apps.core.quality import CallQuality, RingSeconds
 
@@ -197,8 +198,13 @@ TIMES = (
     "session_at",
     "session_answered_at",
 )
-#: The values of a call's fields, in their order.
-values_of = attrgetter(*CallFields.__struct_fields__)
+_COUNT = len(CallFields.__struct_fields__)
+
+
+def values_of(call: CallFields) -> tuple[Any, ...]:
+    """Return the values of a call's fields, in their order. ``call`` is of a class whose first fields these are: an
+    attribute by its name costs eight times as much."""
+    return astuple(call)[:_COUNT]
 
 
 class Published:

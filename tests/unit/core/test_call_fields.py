@@ -30,7 +30,7 @@ ONE_MORE_FIELD = textwrap.dedent(
         ring_back: Annotated[int, call_fields.Shown(status="ring_back", cdr="ring_back")] = 0
 
     call_fields.CallFields = CallFields
-    call_fields.values_of = call_fields.attrgetter(*CallFields.__struct_fields__)
+    call_fields._COUNT += 1
 
     from esl_apps.config.records import RecordsConfig
     from esl_apps.core.attempt import Attempt
@@ -56,6 +56,17 @@ ONE_MORE_FIELD = textwrap.dedent(
     }))
     """
 )
+
+
+@pytest.mark.parametrize("kind", [Attempt, Essence])
+def test_fields_of_a_call_come_first(kind: type[CallFields]) -> None:
+    fields = CallFields.__struct_fields__
+    assert kind.__struct_fields__[: len(fields)] == fields
+
+
+def test_attempt_without_an_application_is_refused() -> None:
+    with pytest.raises(TypeError, match="app"):
+        Attempt(call_dir="external")
 
 
 def test_field_that_is_added_is_kept_shown_and_described() -> None:
