@@ -15,6 +15,7 @@ from esl_apps.core import causes, node_clock, talk
 from esl_apps.core.call_fields import TIMES, CallFields, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
+from esl_apps.core.node_clock import milliseconds
 from esl_apps.core.quality import RingSeconds
 from esl_apps.core.record import Record
 from esl_apps.core.reference import new_ref
@@ -36,7 +37,7 @@ from esl_apps.core.versions import NOTHING, Rest
 
 
 def _span(began: float | None, ended: float) -> float | None:
-    return None if began is None else round(max(0.0, ended - began), 3)
+    return None if began is None else milliseconds(max(0.0, ended - began))
 
 
 class Moment(Struct, frozen=True, gc=False):
@@ -98,7 +99,7 @@ class Attempt(CallFields, eq=False):
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref
         self.contact_ref = self.contact_ref or self.call_ref
-        self.timeline.append(Moment(round(self.queued_at, 3), QUEUED))
+        self.timeline.append(Moment(milliseconds(self.queued_at), QUEUED))
 
     @property
     def ended(self) -> bool:
@@ -163,12 +164,12 @@ class Attempt(CallFields, eq=False):
         for charge in self.charges:
             if state == (AGENT_ANSWERED if charge.aleg else BRIDGED):
                 charge.talk()
-        self._moment(Moment(round(at, 3), state, detail))
+        self._moment(Moment(milliseconds(at), state, detail))
 
     def ring(self, agents: Sequence[str], at: float) -> None:
         """Enter ``ringing``; if other agents rang before, say which are rung now."""
         if self.state == RINGING:
-            self._moment(Moment(round(at, 3), RINGING, ", ".join(agents)))
+            self._moment(Moment(milliseconds(at), RINGING, ", ".join(agents)))
         else:
             self.enter(RINGING, at, ", ".join(agents))
 
@@ -182,7 +183,7 @@ class Attempt(CallFields, eq=False):
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
         """Note a decision that an operator may want to see in ``esl-apps trace``."""
         if len(self.timeline) < 200:
-            self.timeline.append(Moment(round(node_clock.now() if at is None else at, 3), what, detail))
+            self.timeline.append(Moment(milliseconds(node_clock.now() if at is None else at), what, detail))
 
     def set(self, fields: Mapping[str, Any]) -> None:
         """Set several fields."""
@@ -197,7 +198,7 @@ class Attempt(CallFields, eq=False):
             at = getattr(self, name)
             if at is not None:
                 setattr(self, name, at + seconds)
-        self.timeline = [Moment(round(one.at + seconds, 3), one.what, one.detail) for one in self.timeline]
+        self.timeline = [Moment(milliseconds(one.at + seconds), one.what, one.detail) for one in self.timeline]
 
     def save(self) -> None:
         """Make what is known of it outlive this process."""
@@ -244,7 +245,7 @@ class Attempt(CallFields, eq=False):
                 talked = 0.0 if began_at is None else ended_at - began_at
                 # The process that died paid for the time before.
                 charge.end(None if charge.adopted else talked)
-        self._moment(Moment(round(at, 3), ENDED, f"{reason} {self.record.end_code}"))
+        self._moment(Moment(milliseconds(at), ENDED, f"{reason} {self.record.end_code}"))
         return True
 
     def _rung(self, ended_at: float) -> RingSeconds:

@@ -41,6 +41,12 @@ clock = NodeClock()
 now = clock.now
 shown = clock.shown
 
+
+def milliseconds(at: float) -> float:
+    """Return a time, rounded to the millisecond. ``round(at, 3)`` takes more than twice as long."""
+    return int(at * 1000 + 0.5) / 1000
+
+
 #: Seconds by which stamps may seem to differ because clocks tick and threads wait.
 _JITTER = 0.05
 

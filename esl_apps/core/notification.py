@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import Before, CallFields, Published
+from esl_apps.core.node_clock import milliseconds
 from esl_apps.core.record import Record
 from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, CALLEE, CANCELLED
 
@@ -54,14 +55,17 @@ CallRecord = CDR["v4"].struct("CallRecord", {"dialed_at": int})
 
 def cdr(record: Record, payload: str = "v4") -> dict[str, Any]:
     """Return a record as clients see it: the payload of a ``cdr`` without its ``seq``."""
-    form = CDR[payload]
-    fields = form.of(record)
-    fields["dialed_at"] = int(fields["dialed_at"])
-    for key in form.rounded:
-        at = fields[key]
-        if at is not None:
-            fields[key] = round(at, 3)
-    return fields
+    # Made once for the list, the history and the status: a record never changes.
+    fields: dict[str, Any] | None = record.__dict__.get("cdr")
+    if fields is None:
+        form = CDR["v4"]
+        fields = record.__dict__["cdr"] = form.of(record)
+        for key in form.rounded:
+            at = fields[key]
+            if at is not None:
+                fields[key] = milliseconds(at)
+        fields["dialed_at"] = int(record.dialed_at)
+    return {key: fields[key] for key in CDR[payload].fields}
 
 
 def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl_apps") -> dict[str, Any]:
@@ -137,7 +141,7 @@ _AS_RECORDED = (
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+    return None if value is None else milliseconds(value)
 
 
 def inbound_payload(attempt: Attempt, agent: str, hold_time: int, *, payload: str = "v3") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 from esl_apps.core.call_fields import CallFields, Shown
 
 
-class Record(CallFields, frozen=True, kw_only=True, eq=False):  # type: ignore[misc] # of a class that isn't frozen
+class Record(CallFields, frozen=True, kw_only=True, eq=False, dict=True):  # type: ignore[misc] # of one not frozen
     """An ended attempt: its fields as they were then, and how it ended. It never changes.
 
     Here ``dialed_at`` is the time of the request if nothing was dialled. ``recording_url`` is None if the two parties

@@ -111,4 +111,4 @@ def steady(attempt: Attempt) -> dict[str, Any]:
 
 
 def _shown(at: float) -> float:
-    return round(node_clock.shown(at), 3) if node_clock.clock.shift else at
+    return node_clock.milliseconds(node_clock.shown(at)) if node_clock.clock.shift else at
