@@ -34,6 +34,13 @@ def hooked(rig: Rig, redis: RedisServer, receiver: Receiver) -> Iterator[Node]:
     node.stop(signal.SIGKILL)
 
 
+@pytest.fixture
+def other(rig: Rig, redis: RedisServer, receiver: Receiver, hooked: Node) -> Iterator[Node]:
+    node = Node(configuration(rig, redis, webhooks=[receiver.webhook("crm")]))
+    yield node
+    node.stop(signal.SIGKILL)
+
+
 def call(rig: Rig, node: Node) -> str:
     rig.phone("1000", Script(answer_after=0.05))
     rig.phone(CALLEE, Script(answer_after=0.05, hangup_after=0.1))
@@ -71,11 +78,9 @@ def test_webhook_is_delivered_by_the_next_run(rig: Rig, hooked: Node, receiver: 
 
 @on_the_sandbox
 def test_webhook_of_a_node_that_was_stopped_stays_in_order(
-    rig: Rig, hooked: Node, redis: RedisServer, receiver: Receiver
+    hooked: Node, other: Node, redis: RedisServer, receiver: Receiver
 ) -> None:
     """It goes on when another node has long taken over, and its own clock hasn't told it so."""
-    config = configuration(rig, redis, webhooks=[receiver.webhook("crm")])
-    other = Node(config)
     receiver.patience, count = 0.03, 100
     queue = keys.webhook("acme", "crm")
     for seq in range(1, count + 1):
@@ -97,7 +102,6 @@ def test_webhook_of_a_node_that_was_stopped_stays_in_order(
     # Again came what hadn't been marked as delivered, for a quarter of a second on either side.
     assert len(ids) < count + 40
     assert receiver.faults == []
-    other.stop()
 
 
 def webhooks(node: Node) -> Any:
