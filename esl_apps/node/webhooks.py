@@ -184,6 +184,8 @@ class Delivery:
         self._until = 0.0
         self.failures = 0
         """Failed attempts in a row."""
+        self._unnoted = 0
+        """Those of them that Redis couldn't be told of."""
         self.unreached = False
         """The receiver has given no answer for so long that another process may try."""
         self._since = 0.0
@@ -366,7 +368,7 @@ class Delivery:
             return Refusal(error.kind, str(error), None, 0.0, message.id)
         if 200 <= answer.status < 300:
             self._metrics.webhook_attempts.labels(self.name, "delivered").inc()
-            self._since = 0.0
+            self._since, self._unnoted = 0.0, 0
             if self._failing:
                 log.info("webhook_delivers", extra=self._of)
                 self._failing, self._told_aside = "", False
@@ -377,17 +379,24 @@ class Delivery:
         return Refusal(str(answer.status), words, answer.status, answer.retry_after or 0.0, message.id)
 
     def _after_failure(self, failures: int, refusal: Refusal) -> float:
-        """Note a failure; return for how many seconds to pause. :raises StoreUnavailable: Redis is down."""
+        """Note a failure; return for how many seconds to pause. :raises StoreUnavailable: Redis is down, and can't say
+        what is to be set aside."""
         self._metrics.webhook_attempts.labels(self.name, "failed").inc()
         details = {**self._of, "reason": refusal.words, "message_id": refusal.id}
         off = refusal.status == GONE
         if refusal.kind != self._failing:
             log.warning("webhook_failing", extra=details)
         self._failing = refusal.kind
-        pause: float = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
+        doubled = BACKOFF_FIRST * 2 ** min(failures + self._unnoted, 16)
+        pause: float = min(BACKOFF_LAST, doubled) * random.uniform(0.5, 1.0)  # noqa: S311
         pause = max(pause, min(refusal.pause, BACKOFF_ASKED))
         mark = self._one.url_mark if off else ""
-        since = self._queue.failed(self._name, refusal.status, refusal.words, off=mark, pause=pause)
+        try:
+            since = self._queue.failed(self._name, refusal.status, refusal.words, off=mark, pause=pause)
+        except StoreUnavailable:
+            # Redis refuses writes, or is down: a receiver that fails isn't asked each second because of that.
+            self._unnoted += 1
+            return pause
         if since is None:
             self.rest()
             return EVERY

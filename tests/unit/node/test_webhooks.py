@@ -25,7 +25,7 @@ from esl_apps.node import webhooks as module
 from esl_apps.node.webhooks import Webhooks
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store import keys, redis_client
-from esl_apps.store.errors import NoAnswer
+from esl_apps.store.errors import NoAnswer, Refused
 from esl_apps.store.webhook_queue import Held, WebhookQueue, configured
 from tests.support.bench import Breakable, node_config
 from tests.support.node import RedisServer
@@ -249,6 +249,29 @@ def test_pause_grows_and_is_the_one_asked_for(bed: Bed, monkeypatch: pytest.Monk
     for i, pause in enumerate(pauses[2:], 2):
         assert 0.5 * min(2**i, 300) <= pause <= min(2**i, 300)
     assert made.failures == 12
+    made.stop()
+
+
+def test_pause_grows_while_redis_refuses_to_note_failures(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_FIRST", 1.0)
+    monkeypatch.setattr(module, "BACKOFF_LAST", 300.0)
+
+    def failed(*_arguments: object, **_options: object) -> None:
+        raise Refused("OOM", "OOM command not allowed")
+
+    monkeypatch.setattr(WebhookQueue, "failed", failed)
+    to = bed.receiver(*[answer(500)] * 9, OK, answer(500))
+    bed.begin()
+    bed.push(2)
+    node = bed.nodes[0]
+    (one,) = configured(bed.configured(hook(to)))
+    made = module.Delivery(
+        one, WebhookQueue(node.client, "boot0", bed.now), Resolver(1), node.metrics, bed.tell, bed.now
+    )
+    made.held(time.monotonic() + 60, Held(2, 0, None))
+    for i in range(9):
+        assert 0.5 * min(2**i, 300) <= made.step() <= min(2**i, 300)
+    assert made.step() <= 1.0
     made.stop()
 
 
