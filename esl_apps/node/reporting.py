@@ -15,6 +15,8 @@ from esl_apps.node.switch_pool import Health
 from esl_apps.operations import reports, switches
 from esl_apps.operations.reports import Report, SwitchReport
 from esl_apps.process import background
+from esl_apps.store import keys, unreadable
+from esl_apps.store.errors import Fault, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,15 @@ class Reporter(background.Kept):
 
 
 def heed_pauses(services: Services) -> None:
-    """Place no calls on the switches that are paused now. :raises StoreUnavailable: Redis is down."""
-    services.switch_pool.paused = services.readiness.paused = frozenset(switches.pauses(services.redis))
+    """Place no calls on the switches that are paused now. :raises StoreUnavailable: Redis is down, or it can't be read
+    which ones are: the pauses stay as they were."""
+    try:
+        paused = frozenset(switches.pauses(services.redis))
+    except (Fault, Unreadable) as error:
+        unreadable.say(keys.PAUSED, error, [keys.PAUSED])
+        raise
+    unreadable.mended(keys.PAUSED)
+    services.switch_pool.paused = services.readiness.paused = paused
 
 
 def _switch(health: Health) -> SwitchReport:
