@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter as Counts
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -130,8 +131,6 @@ class Metrics:
             "esl_apps_webhook_set_aside", "Notifications given up after three days", ["webhook"], registry=registry
         )
         self.breakers = Gauge("esl_apps_breakers_tripped", "Tripped breakers known to this node", registry=registry)
-        self.greenlets = Gauge("esl_apps_greenlets", "Living greenlets; a call has one or more", registry=registry)
-        self.greenlets.set_function(_greenlets.__len__)
         ProcessCollector(registry=registry)
         registry.register(_Health())
         self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)
@@ -150,6 +149,9 @@ class _Health(Collector):
                 "esl_apps_background_failures", "Background work that raised an exception", labels=["task"]
             ),
             GaugeMetricFamily(
+                "esl_apps_greenlets", "Living greenlets by their work; a call has one or more", labels=["task"]
+            ),
+            GaugeMetricFamily(
                 "esl_apps_folder_hung_threads", "Threads that wait for a folder that doesn't answer", labels=["folder"]
             ),
             CounterMetricFamily(
@@ -158,13 +160,15 @@ class _Health(Collector):
         )
 
     def collect(self) -> Iterable[Metric]:
-        failures, hung, dropped = self.describe()
+        failures, greenlets, hung, dropped = self.describe()
+        for task, count in Counts(map(background.task_of, list(_greenlets))).items():
+            greenlets.add_sample(greenlets.name, {"task": task}, count)
         for task, count in background.failures.items():
             failures.add_sample(f"{failures.name}_total", {"task": task}, count)
         for name, threads in folder.stuck():
             hung.add_sample(hung.name, {"folder": name}, threads)
         dropped.add_sample(f"{dropped.name}_total", {}, logs.dropped())
-        return failures, hung, dropped
+        return failures, greenlets, hung, dropped
 
 
 #: Seconds to wait for the metrics of another worker.

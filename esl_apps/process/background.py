@@ -69,6 +69,14 @@ def later(seconds: float, task: str, work: Callable[..., _T], *args: Any) -> gev
     return gevent.spawn_later(seconds, _once, task, work, args, {})
 
 
+def task_of(greenlet: gevent.Greenlet[..., Any]) -> str:
+    """Return the name of a greenlet's work: a task, or a function that a server runs."""
+    run = getattr(greenlet, "_run", None)
+    if run in (_keep, _once) and greenlet.args:
+        return str(greenlet.args[0])
+    return str(getattr(run, "__qualname__", type(greenlet).__name__))
+
+
 def _keep(task: str, work: Callable[..., _T], args: tuple[Any, ...], details: dict[str, object]) -> _T:
     pause = AGAIN_FIRST
     while True:

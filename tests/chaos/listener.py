@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esl_apps.core.terms import STATES
+from esl_apps.http.event_stream import HEARTBEAT
 from esl_apps.operations import records
 from esl_apps.store.record_history import Chosen, RecordHistory
 from tests.chaos.accounts import DOUBLED, MISSING, WRONG, Finding
@@ -45,6 +47,7 @@ class Listener:
         self._random = random.Random(seed)
         self._last = ""
         self._stopped = threading.Event()
+        self._socket: socket.socket | None = None
         self._moves = True
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -57,6 +60,9 @@ class Listener:
 
     def stop(self) -> None:
         self._stopped.set()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(30)
 
     def _run(self) -> None:
@@ -67,12 +73,15 @@ class Listener:
 
     def _listen(self, address: str, seconds: float) -> None:
         host, _, port = address.rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=1.0)
+        # Once it stays, it hears no more than heartbeats: without an end, it would begin again each second, and each
+        # time leave a connection behind until the node's next heartbeat.
+        connection = http.client.HTTPConnection(host, int(port), timeout=1.0 if self._moves else 2 * HEARTBEAT)
         headers = {"Authorization": f"Bearer {self._token}"}
         if self._last:
             headers["Last-Event-ID"] = self._last
         with contextlib.closing(connection):
             connection.request("GET", "/click2dial/events", headers=headers)
+            self._socket = connection.sock
             answer = connection.getresponse()
             if answer.status != 200:
                 return

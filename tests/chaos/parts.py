@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,14 +125,24 @@ class NodeProcess(Process):
 
     def metrics(self) -> dict[str, float]:
         """Each metric, summed over its labels."""
-        text = request(self.admin, "GET", "/metrics", timeout=10)[1].decode()
         found: dict[str, float] = {}
+        for name, value in self._samples():
+            name = name.partition("{")[0]
+            found[name] = found.get(name, 0.0) + value
+        return found
+
+    def greenlets(self) -> Counter[str]:
+        """How many greenlets there are of each task."""
+        start, end = 'esl_apps_greenlets{task="', '"}'
+        found = {name: int(count) for name, count in self._samples() if name.startswith(start)}
+        return Counter({name.removeprefix(start).removesuffix(end): count for name, count in found.items()})
+
+    def _samples(self) -> Iterator[tuple[str, float]]:
+        text = request(self.admin, "GET", "/metrics", timeout=10)[1].decode()
         for line in text.splitlines():
             if not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
-                name = name.partition("{")[0]
-                found[name] = found.get(name, 0.0) + float(value)
-        return found
+                yield name, float(value)
 
     def paths(self) -> list[str]:
         return [name for name in descriptors(self.pid) if not name.startswith("socket:")]

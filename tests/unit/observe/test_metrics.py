@@ -5,14 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
+import gevent
 import msgspec
 import pytest
 from gevent import socket, spawn
+from gevent.event import Event as Flag
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from esl_apps.observe import metrics as metrics_module
 from esl_apps.observe.durations import Durations
 from esl_apps.observe.metrics import Metrics, Scrapes
+from esl_apps.process import background
 
 
 @pytest.fixture
@@ -42,6 +45,20 @@ def test_metrics_of_two_nodes_in_one_process_are_apart() -> None:
     assert one.registry.get_sample_value("esl_apps_calls_total", labels) == 1.0
     assert other.registry.get_sample_value("esl_apps_calls_total", labels) is None
     assert one.calls("disa", "answered") is one.calls("disa", "answered")
+
+
+def test_metrics_count_greenlets_by_their_work() -> None:
+    done = Flag()
+    once, kept = background.once("probe", done.wait), background.keep("probe", done.wait)
+    other = gevent.spawn(done.wait)
+    gevent.sleep(0)
+    registry = Metrics().registry
+    assert registry.get_sample_value("esl_apps_greenlets", {"task": "probe"}) == 2
+    assert registry.get_sample_value("esl_apps_greenlets", {"task": "Event.wait"}) == 1
+    done.set()
+    for finish in (once.join, kept.join, other.join):
+        finish()
+    assert registry.get_sample_value("esl_apps_greenlets", {"task": "probe"}) is None
 
 
 def test_durations_are_counted_up_to_each_bound() -> None:
