@@ -367,6 +367,7 @@ class Switch:
         if leg.down:
             return
         leg.run_state(State.INIT)
+        leg.watch_headers()
         leg.state = State.ROUTING
         endpoint = leg.endpoint
         if isinstance(endpoint, Dialog):
@@ -408,8 +409,12 @@ class Switch:
         """Run ``uuid_bridge`` in the first leg's greenlet."""
         other, channel.pending_bridge = channel.pending_bridge, None
         channel.transferring = False
-        # The other leg first leaves what it is doing. FreeSWITCH looks every 20 ms.
-        while other is not None and not other.down and not channel.down and other.running_state != State.HIBERNATE:
+
+        def busy(other: Channel) -> bool:
+            return bool(other.running_state != State.HIBERNATE or channel.partner or other.partner)
+
+        # Both first leave what they are doing. FreeSWITCH looks every 20 ms.
+        while other is not None and not other.down and not channel.down and busy(other):
             gevent.sleep(_STATE_POLL)
         if other is None or other.down:
             channel.hangup()

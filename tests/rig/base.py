@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 HOST = "127.0.0.1"
 
@@ -108,6 +108,9 @@ class PhoneLeg(Protocol):
 
     def transfer(self, to: str) -> None:
         """Send a REFER that asks the far side to call ``to`` (the whole Refer-To), as a phone's transfer key does."""
+
+    def attend(self, other: Any) -> None:
+        """Send a REFER that asks to join this call's far side with that of another call of the phone (Replaces)."""
 
     def hold(self) -> None: ...
 

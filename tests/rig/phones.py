@@ -87,6 +87,10 @@ class RigLeg:
         """Send a REFER that asks the far side to call ``to`` (the whole Refer-To)."""
         self.bank.ask("transfer", call=self.ref, to=to)
 
+    def attend(self, other: Any) -> None:
+        """Send a REFER with Replaces of another call of this phone."""
+        self.bank.ask("attend", call=self.ref, other=other.ref)
+
     def hears(self, *hz: int, within: float = 20.0) -> bool:
         reply = self.bank.ask("hears", timeout=within + 5, call=self.ref, hz=hz, within=within)
         return bool(reply["heard"])

@@ -200,6 +200,10 @@ class Bank(Station):
         self.calls[call].xfer(to, pj.CallOpParam())
         reply()
 
+    def do_attend(self, reply: Callable[..., None], call: str, other: str) -> None:
+        self.calls[call].xferReplaces(self.calls[other], pj.CallOpParam())
+        reply()
+
     def do_hears(self, reply: Callable[..., None], call: str, hz: list[int], within: float) -> None:
         if call in self.calls:
             self.calls[call].listen(hz, within, lambda heard: reply(heard=heard))

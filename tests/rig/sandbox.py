@@ -71,6 +71,9 @@ class SandboxCall:
     def transfer(self, to: str) -> None:
         self._rig.control("POST", f"/calls/{self.ref}/transfer", {"to": to})
 
+    def attend(self, other: Any) -> None:
+        self._rig.control("POST", f"/calls/{self.ref}/attend", {"other": other.ref})
+
     def hold(self) -> None:
         self._rig.control("POST", f"/calls/{self.ref}/hold")
 

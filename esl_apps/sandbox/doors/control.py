@@ -41,6 +41,7 @@ GET    /calls/CALL                          one call of a phone
 GET    /calls/CALL/hears?hz=350,440&within=3    whether the tone reaches it; more than one: all at once
 POST   /calls/CALL/hangup | hold | unhold | answer
 POST   /calls/CALL/reject {"status": 486}
+POST   /calls/CALL/transfer {"to": "<sip:…>"} | attend {"other": CALL}    a REFER, of attend with Replaces
 POST   /calls/CALL/digits {"digits": "12,3#", "method": "rfc2833|info|inband"}
 POST   /routes         {"number": "...", "path": "disa/acme/front", "node": "127.0.0.1:8084"}
                        or {"number": "...", "actions": [["answer", ""], ...], "contexts": ["public"]}
@@ -175,6 +176,9 @@ class ControlServer:
                 return {}
             case ("POST", "calls", ref, "reject"):
                 self._call(ref).reject(int(body["status"]))
+                return {}
+            case ("POST", "calls", ref, "attend"):
+                self._call(ref).attend(self._call(str(body["other"])))
                 return {}
             case ("POST", "calls", ref, "hold" | "unhold" as action):
                 self._call(ref).set_hold(action == "hold")

@@ -107,6 +107,8 @@ class Channel(Execution):
         self.pending_bridge: Channel | None = None
         self.confirms = False
         """Its partner's phone has transferred it, and waits to hear whether that worked (CF_CONFIRM_BLIND_TRANSFER)."""
+        self.watched: frozenset[str] = frozenset()
+        """The headers whose requests are reported (``sip_watch_headers``)."""
         self.reported = False
         """It has ended, and its CDR is written."""
         self._tasks: list[Handle] = []
@@ -126,10 +128,15 @@ class Channel(Execution):
         if self.uuid not in self.switch.channels:
             self.register()
         self.enter(State.INIT)
+        self.watch_headers()
         self.state = State.ROUTING
         self.fire("CHANNEL_CREATE")
         if self.direction == "outbound":
             self.fire("CHANNEL_ORIGINATE")
+
+    def watch_headers(self) -> None:
+        """Read which headers are reported: once, as mod_sofia does in CS_INIT."""
+        self.watched = frozenset((self.get("sip_watch_headers") or "").lower().split(","))
 
     # -- the end --------------------------------------------------------------------------------------
 

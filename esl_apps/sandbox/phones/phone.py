@@ -419,6 +419,12 @@ class Dialog:
         if self.channel is not None and not self.ended:
             refer(self.channel, refer_to)
 
+    def attend(self, other: Dialog) -> None:
+        """Send a REFER with Replaces of another call of the phone."""
+        if other.channel is not None:
+            call_id = other.channel.get("sip_call_id")
+            self.transfer(f"<sip:mod_sofia@127.0.0.1:5060?Replaces={call_id}%3Bto-tag%3Da%3Bfrom-tag%3Db>")
+
     def hang_up(self) -> None:
         """Send a BYE; before the answer, a CANCEL for a call that the phone made, or a 603 for one that it got."""
         channel = self.channel

@@ -7,8 +7,11 @@ from urllib.parse import unquote
 
 from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.state import State
+from esl_apps.sandbox.wire.events import Event
 
 ACCEPTED, FORBIDDEN = 200, 403
+#: The variable with the Call-ID that a REFER names.
+_DIALOG = "_sofia_replaces_"
 _TARGET = re.compile(r"sips?:([^@>?]*)(?:@[^>?]*)?(?:\?([^>]*))?", re.IGNORECASE)
 
 
@@ -18,6 +21,8 @@ def refer(channel: Channel, refer_to: str) -> None:
     if match is None:
         return
     extension, headers = match[1].partition(";")[0], match[2] or ""
+    _report(channel, refer_to)
+    channel.set(_DIALOG, None)
     channel.set("transfer_disposition", "recv_replace")
     partner = channel.bonded()
     if "replaces=" in headers.lower():
@@ -26,6 +31,14 @@ def refer(channel: Channel, refer_to: str) -> None:
         channel.endpoint.referred(FORBIDDEN)
     else:
         _blind(channel, partner, extension, refer_to)
+
+
+def _report(channel: Channel, refer_to: str) -> None:
+    """Report the header if the leg watches it."""
+    if "refer-to" in channel.watched:
+        message = "REFER sip:mod_sofia@127.0.0.1:5060 SIP/2.0"
+        said = [("SIP-Message", message), ("Header-Name", "Refer-To"), ("Header-Value", refer_to)]
+        channel.switch.bus.fire(Event("CUSTOM", channel, before=said, subclass="sofia::notify_watched_header"))
 
 
 def _blind(channel: Channel, partner: Channel, extension: str, refer_to: str) -> None:
@@ -50,6 +63,8 @@ def _attended(channel: Channel, partner: Channel | None, headers: str) -> None:
     replaces = unquote(headers[headers.lower().index("replaces=") + 9 :]).partition(";")[0]
     found = (leg for leg in channel.switch.channels.values() if leg.get("sip_call_id") == replaces and not leg.down)
     other = next(found, None)
+    if other is not None:
+        channel.set(_DIALOG, replaces)
     far = other.bonded() if other is not None else None
     legs = [leg for leg in (channel, partner, other, far) if leg is not None]
     if len(legs) < 4 or any(leg.true("deny_refer_requests") for leg in legs):
