@@ -1,8 +1,8 @@
 """Find what a switch lacks for agents' transfer keys, and what lets others transfer.
 
 FreeSWITCH obeys a REFER that replaces a dialog it doesn't know by dialling what the sender names, past all that our
-legs say (``deny_refer_requests``, ``force_transfer_context``). Only ``disable-transfer`` in the sender's SIP profile
-stops that, so the profiles of trunks need it.
+legs say (``deny_refer_requests``, ``force_transfer_context``). A node ends that (``node.attended``), but only
+``disable-transfer`` in the sender's SIP profile prevents it, so the profiles of trunks need it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from esl_apps.core.status import Ref, State
 
 CANCEL, HOLD, RESUME, MUTE, UNMUTE, DIGITS, RECORD = "cancel", "hold", "resume", "mute", "unmute", "digits", "record"
 TRANSFER, COMPLETE, TAKE_BACK = "transfer", "transfer/complete", "transfer/cancel"
+#: A phone asks to join the other parties of two calls of its own, and the first call's node asks for the second one's.
+ATTENDED, JOIN = "transfer/attended", "transfer/join"
 #: The values of ``mode``.
 BLIND, CONSULT = "blind", "consult"
 #: A consultation's node tells the node of the call on hold how it ended: the party that asked is back, has gone, or has
@@ -38,18 +40,23 @@ class Action(Struct, frozen=True, omit_defaults=True):
     step: str = ""
     """Start, pause, resume or stop (``record``); how it ended (``consulted``)."""
     to: str = ""
-    """The number or extension that the party which stays is connected with (``transfer``)."""
+    """The number or extension that the party which stays is connected with (``transfer``); the agent who leaves
+    (``transfer/join``)."""
     by: str = ""
     """The party that leaves (``transfer``)."""
     mode: str = BLIND
     """Whether that party talks with the new one first (``transfer``)."""
     ref: str = ""
-    """The consultation (``consulted``)."""
+    """The consultation (``consulted``); the Call-ID of the phone's other call (``transfer/attended``); its leg there
+    (``transfer/join``)."""
     leg: str = ""
     """The UUID of the new party's leg (``consulted``), or of the one that the switch has taken out of its bridge, as
-    the party that leaves asked with its phone (``transfer``)."""
+    the party that leaves asked with its phone (``transfer``); of that party's own (``transfer/attended``), or of the
+    one that the other party is joined with (``transfer/join``)."""
     next: str = ""
-    """The call in which the two parties that are left are joined (``consulted``)."""
+    """The call in which the two parties that are left are joined (``consulted``, ``transfer/join``)."""
+    session: str = ""
+    """That call's session (``transfer/join``)."""
 
 
 class CallState(Struct, frozen=True):

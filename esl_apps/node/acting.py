@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: The events by which one node asks the node that has a call, and by which that one answers.
 ACTION, OUTCOME = "esl_apps::action", "esl_apps::outcome"
+#: The event of a SIP request on a leg of ours that has a header which the leg watches.
+WATCHED = "sofia::notify_watched_header"
 #: Seconds that a call's own node has to act. After them the node that was asked hangs up the legs of a cancelled call.
 _TOLD = 3.0
 
@@ -50,6 +52,8 @@ class Acting:
         self._asked: dict[str, AsyncResult[Outcome]] = {}
         """Questions to other nodes, by their ids."""
         self._consulting: frozenset[str] = frozenset()
+        self.on_header: Callable[[Live, Event], None] = lambda _live, _event: None
+        """Called with each watched header of a request on a leg of this node's calls."""
         self._do: dict[str, Callable[[Live, Action], None]] = {
             actions.HOLD: self._hold,
             actions.RESUME: self._resume,
@@ -117,7 +121,7 @@ class Acting:
         switch.post_raw(wire.custom_event(ACTION, {**headers, "esl_question": question}))
 
     def on_event(self, switch: Switch, event: Event) -> None:
-        """Take in what another node asks or answers. Never waits."""
+        """Take in what another node asks or answers, and what the switch reports. Never waits."""
         if event.get("Event-Subclass") == OUTCOME:
             asked = self._asked.get(event.get("esl_question") or "")
             outcome = _read(event.get("esl_outcome"), Outcome)
@@ -125,6 +129,10 @@ class Acting:
                 asked.set(outcome)
             return
         live = self._calls.live.get(event.var("esl_call_ref") or "")
+        if event.get("Event-Subclass") == WATCHED:
+            if live is not None:
+                self.on_header(live, event)
+            return
         action = _read(event.get("esl_action"), Action)
         if live is None or action is None:
             return

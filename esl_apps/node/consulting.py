@@ -299,10 +299,10 @@ class Consulting:
             talk.hold(old, node_clock.now(), on=False)
             old.save()
         else:
-            self._part(live, consults, action)
+            self.part(live, consults, action)
         live.poke()
 
-    def _part(self, live: Live, leaves: str, action: Action) -> None:
+    def part(self, live: Live, leaves: str, action: Action) -> None:
         """End a call that one of its parties has left, and begin the next one's if there is another party."""
         old = live.attempt
         note_parting(old, node_clock.now())

@@ -20,6 +20,7 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
+from esl_apps.node.attended import Attended
 from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.expiry import Expiry
@@ -67,7 +68,8 @@ class Node:
             if app.timed is not None
         }
         following = Following(self.services, self._pollers)
-        Consulting(self.services, Transferring(self.services), following)
+        transferring = Transferring(self.services)
+        Attended(self.services, transferring, Consulting(self.services, transferring, following))
         self._adoption = Adoption(self.services, following)
         self._cdr_files = CdrFiles(self.services)
         self._reporter = Reporter(self.services)

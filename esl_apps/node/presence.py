@@ -31,6 +31,8 @@ WITHIN = 0.04
 _BACKLOG = 20
 #: Channels of a switch that are looked at one by one: anyone may call with an agent's number in From.
 _MOST = 20
+#: Seconds for questions that no client waits for.
+_PATIENT = 1.0
 #: The value of a variable that isn't set.
 _UNSET = "_undef_"
 
@@ -117,6 +119,15 @@ def look(
     )
 
 
+def legs(switch: Switch, agent: Number) -> Iterator[str]:
+    """Yield the UUIDs of the legs of an agent's own phones on a switch.
+
+    :raises SwitchUnavailable, ReplyError: it doesn't say.
+    """
+    question = _Question(agent.dialled, None, "", _PATIENT)
+    yield from (channel.uuid for channel in question.channels(switch))
+
+
 def _any(values: Sequence[bool | None]) -> bool | None:
     """Return whether one is true; None if none is, and not all are known."""
     if True in values:
@@ -134,26 +145,32 @@ def _is_in(attempt: Attempt, agent: str) -> bool:
 class _Question:
     """One question, to each switch."""
 
-    def __init__(self, agent: str, contact: str | None, integrator: str) -> None:
+    def __init__(self, agent: str, contact: str | None, integrator: str, within: float = WITHIN) -> None:
         """``contact``: as ``Endpoints.registration`` says. ``integrator``: whose calls to find; empty: none."""
         self._agent = agent
         self._contact = contact
         self._integrator = integrator
-        self._deadline = time.monotonic() + WITHIN
+        self._deadline = time.monotonic() + within
 
     def ask(self, switch: Switch) -> _Said:
         said = _Said()
         with suppress(SwitchUnavailable, ReplyError, msgspec.MsgspecError):
             if self._contact is not None:
                 said.registered = not self._api(switch, f"sofia_contact {self._contact}").startswith("error/")
-            listed = self._api(switch, f"show channels like %{mark_of(self._agent)}% as json")
-            channels = msgspec.json.decode(listed, type=_Channels).rows
             # The list lags behind: it has calls of a moment ago that have ended.
-            found = [one for one in self._theirs(switch, channels) if self._is_up(switch, one)]
+            found = [one for one in self.channels(switch) if self._is_up(switch, one)]
             said.busy = bool(found)
             if self._integrator:
                 said.calls = [ref for channel in found if (ref := self._ref(switch, channel))]
         return said
+
+    def channels(self, switch: Switch) -> Iterator[_Channel]:
+        """Yield the channels of the agent's own phones, those that have just ended included.
+
+        :raises SwitchUnavailable, ReplyError, MsgspecError: the switch doesn't list them.
+        """
+        listed = self._api(switch, f"show channels like %{mark_of(self._agent)}% as json")
+        return self._theirs(switch, msgspec.json.decode(listed, type=_Channels).rows)
 
     def _api(self, switch: Switch, command: str) -> str:
         """:raises SwitchUnavailable: it doesn't answer in time, or has much to do. :raises ReplyError: it refuses."""

@@ -18,7 +18,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_cdr import Spool
 from esl_apps.esl.wire import Event
 from esl_apps.net.address import split_address
-from esl_apps.node.acting import ACTION, OUTCOME, Acting
+from esl_apps.node.acting import ACTION, OUTCOME, WATCHED, Acting
 from esl_apps.node.call_log import CallLog
 from esl_apps.node.calls import EVENTS, Calls
 from esl_apps.node.charging import Charging, cut_on
@@ -301,7 +301,7 @@ def _build_switch(
         configured.name,
         split_address(configured.address),
         configured.password,
-        events=f"{EVENTS} CUSTOM {ACTION} {OUTCOME}",
+        events=f"{EVENTS} CUSTOM {ACTION} {OUTCOME} {WATCHED}",
         # Subscribe to every action; each node ignores calls that aren't its own.
         filters=(
             "Event-Name BACKGROUND_JOB",

@@ -107,7 +107,7 @@ class Transferring:
         if not moved:
             raise not_now(old, "the call is ending")
         note_parting(old, node_clock.now())
-        self._let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
+        self.let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
         self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by)
         divide_leg(old, new.attempt, leg)
@@ -183,7 +183,7 @@ class Transferring:
         services.calls.place(new.attempt, live.switch, ring, run)
         return bool(moved.get())
 
-    def _let_go(self, live: Live, leg: str, *, by_phone: bool) -> None:
+    def let_go(self, live: Live, leg: str, *, by_phone: bool) -> None:
         """End the leg of the party that leaves. A phone that has transferred the call hangs up by itself, once it hears
         that the transfer is confirmed: end its leg a second later."""
         with suppress(SwitchUnavailable, ReplyError):

@@ -42,6 +42,8 @@ def open_as_can_be(config: dict[str, Any]) -> None:
         # The weakest setting: a caller mistaken for the victim dials as the victim.
         "cid_trust": "any",
     }
+    other = {**config["integrators"][0], "name": "other", "token": "other-token-for-tests"}
+    config["integrators"].append({**other, "listen": f"127.0.0.1:{free_ports(1)}"})
     config["callback"] = {"cool_down": 0, "per_day": 1000}
     config["accounts"] = {
         "acme": {

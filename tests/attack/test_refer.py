@@ -6,14 +6,14 @@ import pytest
 
 from tests.attack.stand import AGENT, DIDS, PREMIUM, Stand
 from tests.conftest import ON_FREESWITCH
-from tests.rig.base import PhoneLeg, Script, ended, eventually
+from tests.rig.base import Phone, PhoneLeg, Script, ended, eventually
 from tests.rig.freeswitch import FreeswitchRig
-from tests.support.node import Node, RedisServer, configuration
+from tests.support.node import Node, RedisServer, configuration, request
 
 pytestmark = ON_FREESWITCH
 
 CALLEE, EXPERT = "0820001234", "0820005678"
-AGENT_HZ, CALLEE_HZ = 500, 900
+AGENT_HZ, CALLEE_HZ, EXPERT_HZ = 500, 900, 1400
 HOST = "127.0.0.1"
 #: Each is a whole Refer-To.
 FORBIDDEN = {
@@ -41,8 +41,10 @@ def told(phone: PhoneLeg, target: str) -> int:
     return phone.leg.referred[before]
 
 
-def talk(stand: Stand, callee: str = CALLEE, agent: str = AGENT) -> tuple[PhoneLeg, PhoneLeg]:
-    phone = stand.rig.phone(agent, Script(answer_after=0.1, tone=AGENT_HZ))
+def talk(
+    stand: Stand, callee: str = CALLEE, agent: str = AGENT, phone: Phone | None = None
+) -> tuple[PhoneLeg, PhoneLeg]:
+    phone = phone or stand.rig.phone(agent, Script(answer_after=0.1, tone=AGENT_HZ))
     customer = stand.rig.outside(callee, Script(answer_after=0.1, tone=CALLEE_HZ))
     ref = stand.node.call(agent, callee)
     eventually(lambda: stand.node.get(ref)["state"] == "bridged")
@@ -100,20 +102,69 @@ def test_refer_of_another_party_dials_nothing(stand: Stand, who_refers: str) -> 
     assert not stand.rig.stray_calls
 
 
-def test_refer_with_replaces_of_a_strangers_call_is_refused(stand: Stand) -> None:
-    """Nor of their own: attended transfers are refused, and all calls go on."""
+def replacing(leg: PhoneLeg, user: str = PREMIUM, more: str = "") -> str:
+    """A Refer-To that names a phone's dialog."""
+    headers = leg.leg.headers
+    tags = f"%3Bto-tag%3Da%3Bfrom-tag%3D{headers['from'][0].rpartition('tag=')[2]}"
+    return f"<sip:{user}@{HOST}?Replaces={headers['call-id'][0]}{tags}{more}>"
+
+
+def test_attended_refer_of_others_dialogs_is_refused(stand: Stand) -> None:
+    """Another phone's dialog, its customer's, the sender's customer's and the sender's own: all calls go on."""
     theirs = talk(stand, "0820009999", "1001")
     mine = talk(stand)
     for call in (theirs[0], theirs[1], mine[1], mine[0]):
-        headers = call.leg.headers
-        tags = f"%3Bto-tag%3Da%3Bfrom-tag%3D{headers['from'][0].rpartition('tag=')[2]}"
-        target = f"<sip:{PREMIUM}@{HOST}?Replaces={headers['call-id'][0]}{tags}>"
-        assert told(mine[0], target) == 403
+        assert told(mine[0], replacing(call)) == 403
     for agent, customer in (theirs, mine):
         assert agent.hears(CALLEE_HZ)
         assert customer.hears(AGENT_HZ)
     assert not stand.premium.calls
     assert not stand.rig.stray_calls
+
+
+@pytest.mark.parametrize("whose", ["nobody", "other_integrator"])
+def test_attended_refer_of_another_clients_call_is_refused(stand: Stand, whose: str) -> None:
+    """The phone's own second call: without a node, or for another integrator."""
+    desk = stand.rig.phone(AGENT, Script(answer_after=0.1, tone=AGENT_HZ))
+    agent, customer = talk(stand, phone=desk)
+    stand.rig.outside(EXPERT, Script(answer_after=0.1, tone=EXPERT_HZ))
+    if whose == "nobody":
+        stand.rig.api(f"bgapi originate user/{AGENT}@{HOST} '&bridge(sofia/gateway/pstn/{EXPERT})'")
+    else:
+        other = stand.node.config["integrators"][1]
+        body = {"agent": AGENT, "callee": EXPERT, "outbound_id": "27115550000"}
+        answer = request(other["listen"], "POST", "/click2dial/calls", body, token=other["token"])
+        assert answer.status == 202, answer.body
+    eventually(lambda: len(desk.calls) == 2)
+    second = desk.calls[1]
+    assert second.hears(EXPERT_HZ)
+    assert told(agent, replacing(second)) == 403
+    assert agent.hears(CALLEE_HZ)
+    assert customer.hears(AGENT_HZ)
+    assert second.hears(EXPERT_HZ)
+    second.hangup()
+
+
+@pytest.mark.parametrize("sender", ["phone", "trunk"])
+@pytest.mark.parametrize("target", ["switch_itself", "silent", "dial_string"])
+def test_refer_to_an_unknown_dialog_ends_the_call(stand: Stand, sender: str, target: str) -> None:
+    """FreeSWITCH dials what it names. The node ends the call, and with it whatever answers."""
+    taken = stand.records_made()
+    premium = stand.rig.outside(PREMIUM, Script(answer_after=0.5))
+    agent, customer = talk(stand)
+    to = {
+        "switch_itself": f"<sip:{PREMIUM}@{HOST}:{stand.rig.trunk.ports[0]}?Replaces=x%3Bto-tag%3Da%3Bfrom-tag%3Db>",
+        "silent": f"<sip:{PREMIUM}@{HOST}:9?Replaces=x%3Bto-tag%3Da%3Bfrom-tag%3Db>",
+        "dial_string": f"<sip:x@{HOST}:9;a}}sofia/gateway/pstn/{PREMIUM},x?Replaces=>",
+    }[target]
+    (agent if sender == "phone" else customer).transfer(to)
+    ended(agent)
+    ended(customer)
+    eventually(lambda: stand.rig.live_channels() == 0)
+    assert len(premium.calls) <= 1
+    assert all(ended(call).lasted < 1 for call in premium.calls)
+    (record,) = stand.records(taken)
+    assert record["hung_up_by"] == "system"
 
 
 def test_refer_of_a_trunk_without_transfers_dials_nothing() -> None:

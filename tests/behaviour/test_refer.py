@@ -7,18 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.rig.base import PhoneLeg, Rig, RigError, Script, eventually
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support.click_calls import AGENT_HZ, CALLEE, CALLEE_HZ, talk
 from tests.support.node import Node, RedisServer, configuration, request
 from tests.support.ports import free_port
+from tests.support.refer_calls import CONFIG, EXPERT, TARGET_HZ, inbound_talk, is_resumed
 
-EXPERT, PREMIUM, DID = "0820005678", "0900123456", "27115550000"
-TARGET_HZ = 1400
+__all__ = ["CONFIG"]
 
-
-def CONFIG(config: dict[str, Any]) -> None:
-    config["integrators"][0].update(payload="v4", agent_timeout=2, callee_timeout=2)
-    config["inbound"] = {DID: {"integrator": "acme", "agents": ["1000", EXPERT], "ring_timeout": 5}}
+PREMIUM = "0900123456"
 
 
 @pytest.fixture
@@ -30,17 +27,6 @@ def refers(rig: Rig, node: Node) -> Node:
 
 def to(number: str) -> str:
     return f"<sip:{number}@127.0.0.1>"
-
-
-def inbound_talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:
-    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
-    rig.outside(EXPERT, Script(answer_after=None))
-    rig.route(DID, "inbound", node.config["node"]["listen"])
-    caller = rig.outside(CALLEE, Script(tone=CALLEE_HZ)).dial(DID)
-    assert caller.hears(AGENT_HZ)
-    eventually(lambda: request(node.api, "GET", "/click2dial/calls?state=bridged").json["calls"])
-    (call,) = request(node.api, "GET", "/click2dial/calls?state=bridged").json["calls"]
-    return call["call_ref"], agent.calls[0], caller
 
 
 TALKS = pytest.mark.parametrize("begin", [talk, inbound_talk], ids=["click2dial", "inbound"])
@@ -59,15 +45,6 @@ def records(redis: RedisServer, count: int) -> list[dict[str, Any]]:
     assert {record["session_ref"] for record in chain} == {chain[0]["session_ref"]}
     assert [one["transferred_to"] for one in chain] == [*(one["call_ref"] for one in chain[1:]), None]
     return chain
-
-
-def is_resumed(agent: PhoneLeg) -> bool:
-    """Take the other party off hold. Meanwhile the switch may be telling the phone of the new bridge."""
-    try:
-        agent.unhold()
-    except RigError:
-        return False
-    return True
 
 
 def refer(agent: PhoneLeg, number: str) -> int:

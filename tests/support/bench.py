@@ -29,6 +29,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.reference import new_ref
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.node.adoption import Adoption
+from esl_apps.node.attended import Attended
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.following import Following
 from esl_apps.node.incoming import Incoming
@@ -236,7 +237,8 @@ class Bench:
             if app.timed is not None
         }
         following = Following(self.services, self.pollers)
-        Consulting(self.services, Transferring(self.services), following)
+        transferring = Transferring(self.services)
+        Attended(self.services, transferring, Consulting(self.services, transferring, following))
         self.adoption = Adoption(self.services, following)
         self.review = following.review
         self.incoming = Incoming(self.services, self.pollers)

@@ -6,16 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.rig.base import PhoneLeg, Rig, Script, eventually
+from tests.rig.base import Phone, PhoneLeg, Rig, Script, eventually
 from tests.support.node import Node, RedisServer
 
 CALLEE = "0820001234"
 AGENT_HZ, CALLEE_HZ = 500, 900
 
 
-def talk(rig: Rig, node: Node) -> tuple[str, PhoneLeg, PhoneLeg]:
+def talk(rig: Rig, node: Node, phone: Phone | None = None) -> tuple[str, PhoneLeg, PhoneLeg]:
     """A call in which both parties hear each other; its reference, the agent's leg and the callee's."""
-    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
+    agent = phone or rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
     callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
     ref = node.call("1000", CALLEE)
     eventually(lambda: node.get(ref)["state"] == "bridged")

@@ -1,0 +1,238 @@
+"""The transfer key of an agent's phone that is in two calls: a REFER with Replaces.
+
+FreeSWITCH answers it by itself. If it knows both dialogs, it joins their far ends, whatever calls they are in. So our
+legs have it refuse that (``deny_refer_requests``) and report the header (``sip_watch_headers``). If both calls are that
+phone's and of one client, a node then joins the other two parties, as at the end of a consultation, and hangs up the
+phone's legs. By then the phone has been told 403.
+
+If FreeSWITCH doesn't know the dialog, it takes it for one of another server and dials the REFER's target, past all
+checks. No variable of a leg prevents that. But when the target answers, FreeSWITCH hangs it up if the leg that sent the
+REFER has ended. So the node ends that call.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+
+from esl_apps.apps.legs import has_phone
+from esl_apps.apps.transfer import consultation
+from esl_apps.core import node_clock, talk, terms
+from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Undone, not_now
+from esl_apps.core.billing import note_parting
+from esl_apps.core.number_text import NotDialable
+from esl_apps.core.numbers import Number
+from esl_apps.core.reference import new_ref
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.session import ReplyError
+from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.wire import Event
+from esl_apps.node import presence
+from esl_apps.node.acting import customer, leg_of, recorded_leg
+from esl_apps.node.consulting import Consulting
+from esl_apps.node.live import Live
+from esl_apps.node.services import Services
+from esl_apps.node.transferring import Transferring, end
+from esl_apps.process import background
+
+log = logging.getLogger(__name__)
+
+_REPLACES = re.compile(r"Replaces=", re.IGNORECASE)
+#: The variable in which FreeSWITCH keeps the Call-ID that a REFER names, if it knows that dialog.
+_DIALOG = "_sofia_replaces_"
+#: The variable of a leg that FreeSWITCH dials for a REFER: the leg that sent it.
+_REFERRED_BY = "sip_h_X-FS-Refer-From"
+_UUID = re.compile(r"[0-9a-f-]{36}")
+#: Seconds after which to look for the dialog a second time.
+_ONCE_MORE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """The phone's other call."""
+
+    call: Mapping[str, Any]
+    phone: str
+    """The UUID of the phone's leg."""
+    party: str
+    """The UUID of the other party's leg."""
+    number: Number
+    """That party's."""
+
+
+class Attended:
+    def __init__(self, services: Services, transferring: Transferring, consulting: Consulting) -> None:
+        self._services = services
+        self._transferring = transferring
+        self._consulting = consulting
+        self._joining: set[str] = set()
+        """The calls that are about to be joined with others, by ``call_ref``."""
+        services.acting.add(ATTENDED, self._join)
+        services.acting.add(JOIN, self._give)
+        services.acting.on_header = self._heard
+
+    def _heard(self, live: Live, event: Event) -> None:
+        """A REFER has come on a leg. Never waits."""
+        leg = event.uuid or ""
+        if _REPLACES.search(event.get("Header-Value") or "") and _UUID.fullmatch(leg):
+            background.once("attended_transfer", self._refer, live, leg, call_ref=live.attempt.call_ref)
+
+    def _refer(self, live: Live, leg: str) -> None:
+        attempt = live.attempt
+        try:
+            dialog = _variable(live.switch, leg, _DIALOG)
+            if not dialog:
+                gevent.sleep(_ONCE_MORE)
+                dialog = _variable(live.switch, leg, _DIALOG)
+            if dialog:
+                self._services.acting.perform(live, Action(ATTENDED, leg=leg, ref=dialog))
+            else:
+                self._end(live, leg)
+        except Undone as undone:
+            log.info("transfer_refused", extra={"call_ref": attempt.call_ref, "reason": undone.message})
+            attempt.note("transfer_refused", undone.message)
+            attempt.save()
+        except (SwitchUnavailable, ReplyError) as error:
+            log.info("transfer_refused", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+
+    def _end(self, live: Live, leg: str) -> None:
+        """End a call of which a leg has had the switch dial."""
+        ref = live.attempt.call_ref
+        log.warning("refer_to_unknown_dialog", extra={"call_ref": ref})
+        live.attempt.note("refer_to_unknown_dialog", "the switch dials what it names: the call is ended")
+        self._services.calls.cancel(ref, terms.SYSTEM)
+        # Unless the REFER itself sets that variable, the leg that the switch dials names the one that sent it.
+        live.switch.api(f"hupall CALL_REJECTED {_REFERRED_BY} {leg}")
+
+    # The call in which the REFER comes ---------------------------------------------------------------------
+
+    def _join(self, live: Live, action: Action) -> None:
+        """Join this call's other party with that of the phone's other call. :raises Undone: nothing has changed."""
+        old, services = live.attempt, self._services
+        settings = services.policy.settings
+        agent = settings.plan.find(old.extension)
+        if action.leg != leg_of(old, terms.AGENT) or agent is None or not has_phone(settings, agent):
+            raise Undone(403, "restricted", "only the agent's registered phone transfers")
+        if consultation(old) is not None or old.call_ref in self._joining:
+            raise not_now(old, "it is being transferred")
+        if (old.integrator or "") not in services.policy.clients:
+            raise not_now(old, "the call's integrator is not configured any more")
+        self._joining.add(old.call_ref)
+        try:
+            other = self._other(live, agent, action)
+            if other.call["call_ref"] in self._joining:
+                raise not_now(old, "the other call is being transferred")
+            self._connect(live, agent, action.leg, other)
+        finally:
+            self._joining.discard(old.call_ref)
+
+    def _other(self, live: Live, agent: Number, action: Action) -> _Other:
+        """Find the phone's call with a Call-ID.
+
+        :raises Undone: it has no such call, or that one is another client's.
+        """
+        switch, services = live.switch, self._services
+
+        def of(leg: str, name: str) -> str:
+            return _variable(switch, leg, name)
+
+        found = (leg for leg in presence.legs(switch, agent) if leg != action.leg)
+        phone = next((leg for leg in found if of(leg, "sip_call_id") == action.ref), None)
+        if phone is None:
+            raise Undone(404, "unknown", "the agent's phone has no such call")
+        if of(phone, "esl_account_id") != of(action.leg, "esl_account_id"):
+            raise Undone(403, "restricted", "the phone's other call is not of the same client")
+        ref = of(phone, "esl_call_ref")
+        own = services.calls.live.get(ref)
+        try:
+            call = services.store.call(ref) if own is None and ref else None
+        except StoreUnavailable as error:
+            raise Undone(503, "unavailable", error.summary) from None
+        if own is not None:
+            call = {"call_ref": ref, "callee": own.attempt.number}
+        if call is None or ref == live.attempt.call_ref:
+            raise Undone(404, "unknown", "no node has the phone's other call")
+        try:
+            number = services.policy.settings.plan.read(call["callee"] or "")
+        except NotDialable:
+            raise Undone(409, "state", "the other party of the second call has no number") from None
+        return _Other(call, phone, of(phone, "bridge_uuid"), number)
+
+    def _connect(self, live: Live, agent: Number, phone: str, other: _Other) -> None:
+        old, services = live.attempt, self._services
+        stays, new = customer(old), new_ref()
+        self._transferring.wait_for_bridge(live, stays)
+        for leg in (phone, other.phone):
+            # A phone that holds ends the other party's leg with its own, also if that has left its bridge by then.
+            live.switch.api(f"uuid_setvar {leg} hold_hangup_xfer_exten hangup:inline")
+        old.transferred_to = new
+        joined = False
+        try:
+            asked = Action(JOIN, leg=stays, ref=other.phone, to=agent.dialled, next=new, session=old.session_ref)
+            services.acting.act(other.call, asked)
+            joined = True
+        finally:
+            if not joined:
+                old.transferred_to = None
+        old.note(ATTENDED, f"to {new}")
+        old.apart.append(other.call["call_ref"])
+        _unmute(live)
+        for leg in (phone, other.phone):
+            self._transferring.let_go(live, leg, by_phone=False)
+        self._consulting.part(
+            live, terms.AGENT, Action(CONSULTED, step=JOINED, leg=other.party, to=other.number.dialled, next=new)
+        )
+        if has_phone(services.policy.settings, other.number):
+            with suppress(SwitchUnavailable, ReplyError):
+                live.switch.api(f"uuid_setvar {other.party} confirm_blind_transfer true")
+
+    # The phone's other call --------------------------------------------------------------------------------
+
+    def _give(self, live: Live, action: Action) -> None:
+        """Join the other party of this call with a leg, and end this call. :raises Undone: nothing has changed."""
+        old = live.attempt
+        if old.extension != action.to or leg_of(old, terms.AGENT) != action.ref:
+            raise Undone(403, "restricted", "the other call is not that phone's")
+        if consultation(old) is not None or old.session_ref != old.call_ref:
+            # Its session has records already, and can't become part of another one.
+            raise not_now(old, "the other call is a transfer, or a consultation")
+        leaves = customer(old)
+        self._transferring.wait_for_bridge(live, leaves)
+        for leg in (action.leg, leaves):
+            live.switch.api(f"uuid_setvar {leg} hangup_after_bridge true")
+        live.switch.api(f"uuid_setvar {leaves} esl_bleg {action.next}")
+        old.transferred_to = action.next
+        joined = False
+        try:
+            live.switch.api(f"uuid_bridge {action.leg} {leaves}")
+            joined = True
+        finally:
+            if not joined:
+                old.transferred_to = None
+        old.note(JOIN, f"to {action.next}")
+        _unmute(live)
+        note_parting(old, node_clock.now())
+        if old.recording != talk.OFF:
+            with suppress(SwitchUnavailable, ReplyError):
+                live.switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
+        old.session_ref = action.session
+        end(old, terms.AGENT)
+
+
+def _unmute(live: Live) -> None:
+    """Let the party that stays be heard again."""
+    for party in live.attempt.muted:
+        with suppress(SwitchUnavailable, ReplyError):
+            live.switch.api(f"uuid_audio {leg_of(live.attempt, party)} stop")
+
+
+def _variable(switch: Switch, leg: str, name: str) -> str:
+    """Return a leg's variable; empty if it has none. :raises SwitchUnavailable, ReplyError: the leg isn't there."""
+    value = switch.api(f"uuid_getvar {leg} {name}").strip()
+    return "" if value == "_undef_" else value
