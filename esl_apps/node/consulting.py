@@ -101,7 +101,7 @@ class Consulting:
         client, to = self._transferring.target(old, action.to)
         leg, held = leg_of(old, action.by), leg_of(old, other_party(action.by))
         new = transfer.new_consultation(old, to, action.by, held, client, self._services.policy.settings.plan)
-        followed = old.followed
+        followed, adopted = old.followed, live.adopted
         self._transferring.wait_for_bridge(live, leg)
 
         def move() -> None:
@@ -119,7 +119,7 @@ class Consulting:
         finally:
             if not moved:
                 old.consultation = old.consults = None
-                old.followed = followed
+                old.followed = followed or live.adopted is not adopted
         if not moved:
             raise not_now(old, "the call is ending")
         now = node_clock.now()
@@ -204,8 +204,10 @@ class Consulting:
     def _goes_on(self, live: Live) -> bool:
         """Whether a call whose socket was lost is followed from now on."""
         attempt = live.attempt
-        if consultation(attempt) is not None and not attempt.followed:
-            attempt.followed = live.adopted = True
+        attempt.followed = attempt.followed or consultation(attempt) is not None
+        if attempt.followed and not live.adopted:
+            # A consultation, or a call whose legs are about to move for one, even if the switch then doesn't move them.
+            live.adopted = True
             attempt.save()
             self._following.follow(live)
         return attempt.followed

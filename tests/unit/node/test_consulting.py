@@ -11,7 +11,7 @@ import pytest
 from esl_apps.apps import transfer as transfer_app
 from esl_apps.core import terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
-from esl_apps.node import consulting
+from esl_apps.node import consulting, following
 from esl_apps.node.live import Live
 from tests.support.bench import Bench, Build, click_talk, show_legs
 from tests.support.call_switch import AT, B
@@ -156,6 +156,22 @@ def test_consulting_a_leg_that_is_gone_changes_nothing(bench: Bench) -> None:
     assert bench.records() == []
     assert not live.attempt.ended
     assert (live.attempt.consultation, live.attempt.held, live.attempt.followed) == (None, False, False)
+
+
+def test_consulting_call_whose_socket_goes_meanwhile_is_followed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both parties hang up while the switch is asked to move them: the call's flow has left it to the follower."""
+    monkeypatch.setattr(following, "_LISTED", 0.01)
+    live = talking(bench)
+
+    def gone(_peer: Peer, _command: str) -> bytes:
+        assert bench.services.calls.goes_on(live)
+        show_legs(bench.switch)
+        return api_response("-ERR No such channel!\n")
+
+    bench.switch.answers["api uuid_setvar_multi"] = gone
+    assert refusal(bench, live, "transfer", to="1001", by="agent", mode="consult") == (409, "bridged")
+    eventually(lambda: live.attempt.ended)
+    assert bench.record()["call_ref"] == live.attempt.call_ref
 
 
 # While it lasts ------------------------------------------------------------------------------------------
