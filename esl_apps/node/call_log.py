@@ -42,7 +42,7 @@ class CallLog:
         """Calls that an earlier run of this node left, oldest first. They stay in the file while they are here."""
         self._fd = -1
         self._size = self._live_size = 0
-        self._cut = self._failing = False
+        self._cut = self._failing = self._gone = False
         try:
             self._rewrite(self.left)
         except OSError as error:
@@ -123,6 +123,17 @@ class CallLog:
         self.close()
         self._fd, self._cut = fd, False
         self._size = self._live_size = size
+
+    @property
+    def faults(self) -> list[str]:
+        """What a person has to mend: somebody has removed the state folder. Logged once."""
+        if self._fd < 0 or os.fstat(self._fd).st_nlink:
+            return []
+        folder = self._path.parent
+        if not self._gone:
+            self._gone = True
+            log.error("state_folder_removed", extra={"folder": str(folder)})
+        return [f"{folder} was removed: if this node dies, records that Redis lacks are lost; restart it"]
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -21,9 +21,11 @@ class Readiness:
         max_calls: int,
         refusals: Callable[[], Sequence[str]] = lambda: (),
         overflows: Callable[[], Sequence[str]] = lambda: (),
+        faults: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         """``refusals``: the lists of records that the shared Redis refuses. ``overflows``: why the records of further
-        calls could be kept nowhere."""
+        calls could be kept nowhere. ``faults``: of the call log."""
+        self._faults = faults
         self._refusals = refusals
         self._overflows = overflows
         self._switches = switches
@@ -49,8 +51,9 @@ class Readiness:
 
     def problems(self) -> list[str]:
         """The reasons, and what a person has to mend although calls go on: keys and lists that Redis refuses, documents
-        of versions that this node doesn't read."""
-        return [*self.reasons(), *self._store.faults, *self._refusals(), *documents.refusals.current()]
+        of versions that this node doesn't read, a state folder that is gone."""
+        kept = [*self._store.faults, *self._refusals(), *self._faults()]
+        return [*self.reasons(), *kept, *documents.refusals.current()]
 
     @property
     def full(self) -> bool:

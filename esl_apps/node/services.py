@@ -180,6 +180,7 @@ def build_services(config: Config) -> Services:
         config.node.max_calls,
         refusals=lambda: outboxes.of(None).refusals,
         overflows=lambda: outboxes.overflows,
+        faults=lambda: call_log.faults,
     )
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,3 +258,17 @@ def test_call_log_keeps_members_of_a_later_version(tmp_path: Path) -> None:
     one.close()
     assert refs(tmp_path) == ["a"]
     assert (tmp_path / "begun.log").read_bytes() == line + b"\n"
+
+
+def test_call_log_says_once_that_its_folder_was_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    one = CallLog(folder)
+    assert one.faults == []
+    shutil.rmtree(folder)
+    for _ in range(2):
+        (fault,) = one.faults
+        assert fault.startswith(f"{folder} was removed")
+    assert [record.message for record in caplog.records] == ["state_folder_removed"]
+    one.close()
+    assert one.faults == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from esl_apps.core.notification import CDR_LIST
@@ -67,3 +69,12 @@ def test_readiness_names_what_redis_refuses(bench: Bench) -> None:
     # All of them: nothing can be placed.
     store._away(refusal("OOM command not allowed when used memory > 'maxmemory'."))
     assert readiness.reasons() == ["redis: OOM, its memory is full"]
+
+
+def test_readiness_names_a_state_folder_that_was_removed(bench: Bench) -> None:
+    folder = bench.folder / "state"
+    shutil.rmtree(folder)
+    readiness = bench.services.readiness
+    (problem,) = readiness.problems()
+    assert problem.startswith(f"{folder}/outbox/app1 was removed")
+    assert readiness.reasons() == []
