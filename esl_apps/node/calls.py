@@ -28,7 +28,7 @@ from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census
 from esl_apps.node.hold import Hold
-from esl_apps.node.line import SwitchLine
+from esl_apps.node.line import FindCdr, SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, KILLED, Begin, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
@@ -49,11 +49,19 @@ _LATE, _APART = 1.0, 0.5
 class Calls:
     """``live``: the calls that are up, by call_ref, shared with ``records``, which hears of each change."""
 
-    def __init__(self, live: dict[str, Live], records: Records, switch_pool: SwitchPool) -> None:
+    def __init__(
+        self,
+        live: dict[str, Live],
+        records: Records,
+        switch_pool: SwitchPool,
+        find_cdr: FindCdr = lambda _ref, _uuid: None,
+    ) -> None:
+        """``find_cdr``: `Spool.wait_for`."""
         self.live = live
         self.tenants = Tenants()
         self._records = records
         self._fleet = switch_pool
+        self._find_cdr = find_cdr
         self.census = Census()
         self.on_change: Callable[[Attempt, Moment], None] = lambda _attempt, _moment: None
         """Called with each state that a call enters, its end included."""
@@ -196,7 +204,7 @@ class Calls:
 
     def _ring(self, live: Live, ring: Callable[[Originator], bool], holds: Sequence[Hold]) -> bool:
         attempt = live.attempt
-        line = SwitchLine(live, self._fleet, self.reap, self.census, holds)
+        line = SwitchLine(live, self._fleet, self.reap, self.census, holds, self._find_cdr)
         try:
             if not ring(line):
                 return False

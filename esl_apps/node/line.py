@@ -10,6 +10,7 @@ from esl_apps.core import causes
 from esl_apps.esl.legs import leg_of, telling, unreachable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Job, Switch, SwitchUnavailable
+from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census
 from esl_apps.node.hold import Hold
 from esl_apps.node.live import AWAY, KILLED, Live
@@ -19,6 +20,9 @@ from esl_apps.node.switch_pool import SwitchPool
 _NO_LEG = frozenset({"USER_NOT_REGISTERED", "SUBSCRIBER_ABSENT", "INVALID_GATEWAY", "GATEWAY_DOWN", "INVALID_PROFILE"})
 #: Seconds by which a leg's end may be reported after the originate's, and by which those of several phones differ.
 _LATE, _APART = 0.5, 0.1
+
+
+FindCdr = Callable[[str, str], Event | None]
 
 
 class SwitchLine:
@@ -34,12 +38,15 @@ class SwitchLine:
         reap: Callable[[Switch, str, str], None],
         census: Census,
         holds: Sequence[Hold] = (),
+        find_cdr: FindCdr = lambda _ref, _uuid: None,
     ) -> None:
+        """``find_cdr``: `Spool.wait_for`."""
         self._live = live
         self._fleet = switch_pool
         self._reap = reap
         self._census = census
         self._holds = holds
+        self._find_cdr = find_cdr
         self._tried: set[str] = set()
         self.answered_uuid = ""
 
@@ -110,6 +117,18 @@ class SwitchLine:
             return Rang("failed", leg.q850 or causes.NORMAL_UNSPECIFIED, leg=leg)
         return Rang("full") if cause in causes.NO_SESSION else Rang("failed", causes.q850(cause))
 
+    def _learn_of_ends(self) -> None:
+        """Read how legs ended while the connection was away, from the files of the switch."""
+        live = self._live
+        try:
+            listed = self._census.legs(live.switch, time.monotonic()).get(live.attempt.call_ref, [])
+        except (SwitchUnavailable, ReplyError):
+            return
+        for uuid in live.rang - live.ends.keys() - {leg.uuid for leg in listed}:
+            event = self._find_cdr(live.attempt.call_ref, uuid)
+            if event is not None:
+                live.ends.setdefault(uuid, event)
+
     def _never_came(self) -> bool:
         """Whether the originate was lost on its way: the switch has no leg of this call, and none has been heard."""
         live = self._live
@@ -153,6 +172,7 @@ class SwitchLine:
             return Rang("lost")
         if switch.core_uuid != core_uuid or self._never_came():
             return Rang("lost")
+        self._learn_of_ends()
 
         def all_ended() -> bool:
             return bool(live.ends) and live.rang <= live.ends.keys()

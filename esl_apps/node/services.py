@@ -198,7 +198,8 @@ def build_services(config: Config) -> Services:
     recordings = Folder("recordings")
     event_writer = EventWriter(redis)
     records = Records(live, store, call_log, outboxes, event_writer, policies, metrics, recordings)
-    calls = Calls(live, records, switch_pool)
+    spool = Spool(config.spool.dir)
+    calls = Calls(live, records, switch_pool, spool.wait_for)
     acting = Acting(calls, records, switch_pool, policies)
     sounds = SwitchSounds(policies)
     for index in range(len(config.switches)):
@@ -228,7 +229,7 @@ def build_services(config: Config) -> Services:
         event_feeds=Feeds(EventStore(redis), event_writer),
         record_history=RecordHistory(redis),
         call_log=call_log,
-        switch_cdr=Spool(config.spool.dir),
+        switch_cdr=spool,
         recordings=recordings,
         readiness=readiness,
         policies=policies,

@@ -16,7 +16,7 @@ from esl_apps.node import line as line_module
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Live
 from esl_apps.node.switch_pool import FAULTS
-from tests.support.bench import Bench, Build, show_legs
+from tests.support.bench import Bench, Build, show_legs, write_cdr
 from tests.support.call_switch import C, at, ends
 from tests.support.peer import OTHER_UUID, UUID, eventually, reply
 
@@ -32,7 +32,14 @@ class Ringing:
         self.attempt = Attempt(app="click-dial", call_dir="internal")
         self.live: Live = bench.services.calls.begin(self.attempt, bench.services.switches[0])
         self.reaped: list[tuple[str, str]] = []
-        self.line = SwitchLine(self.live, bench.services.switch_pool, self._reap, bench.services.calls.census)
+        services = bench.services
+        self.line = SwitchLine(
+            self.live,
+            services.switch_pool,
+            self._reap,
+            services.calls.census,
+            find_cdr=services.switch_cdr.wait_for,
+        )
         self.deadline = time.monotonic() + patience
         self.greenlet = gevent.spawn(self.line.originate, ORIGINATE, self.deadline, phone=phone)
 
@@ -193,6 +200,15 @@ def test_line_leg_that_answered_and_ended_meanwhile_was_answered(bench: Bench) -
     answered: dict[str, Any] = {"Caller-Channel-Answered-Time": at(3)}
     ringing.leg_ends("NORMAL_CLEARING", 16, **answered)
     assert (ringing.rang, ringing.line.answered_uuid) == (Rang("answered"), UUID)
+
+
+def test_line_leg_whose_end_was_not_heard_is_read_from_its_file(bench: Bench) -> None:
+    """The agent answered and hung up before the connection was back, and no event says so."""
+    ringing = Ringing(bench).rings(UUID)
+    write_cdr(bench, UUID, ref=ringing.attempt.call_ref, answered=3, sip_hangup_disposition="recv_bye")
+    ringing.loses_switch()
+    assert (ringing.rang, ringing.line.answered_uuid) == (Rang("answered"), UUID)
+    assert UUID in ringing.live.ends
 
 
 def test_line_waits_for_all_phones_of_an_agent(bench: Bench) -> None:
