@@ -47,6 +47,7 @@ def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]
         )
     return {
         "before": before,
+        "apart": list(last.apart),
         "placed": last.placed,
         "session_at": last.session_at,
         "session_answered_at": last.session_answered_at,

@@ -1,7 +1,8 @@
 """Sessions whose calls end on several nodes: each call leaves its part in Redis, and the last part closes the session.
 
 A transfer goes on in another call, and while one party asks a third, a session has two calls. Either may end first,
-each on its own node, so neither node knows what the other call took.
+each on its own node, so neither node knows what the other call took. Nor does a node that the dialplan hands a caller
+to, if it doesn't find the call that the caller was in.
 """
 
 from __future__ import annotations
@@ -30,9 +31,17 @@ def whole(parts: Iterable[Part]) -> SessionRecord | None:
     """Return the closing entry; None: a part is missing, whose node will see that it is the last one."""
     by_ref = {part.call_ref: part for part in parts}
     last = next((part for part in by_ref.values() if part.closes), None)
-    if last is None or not by_ref.keys() >= set(last.apart):
+    if last is None:
         return None
-    all_parts = [last.closing, *(by_ref[ref].closing for ref in last.apart)]
+    refs, todo = {last.call_ref}, list(last.apart)
+    while todo:
+        ref = todo.pop()
+        if ref not in by_ref:
+            return None
+        if ref not in refs:
+            refs.add(ref)
+            todo += by_ref[ref].apart
+    all_parts = [by_ref[ref].closing for ref in refs]
     a_seconds = [part.a_seconds for part in all_parts if part.a_seconds is not None]
     rests = [part.a_rest_seconds for part in all_parts if part.a_rest_seconds is not None]
     return replace(

@@ -155,10 +155,11 @@ class Records:
             for party, leg in record.quality.legs() if record.quality is not None else ():
                 self._metrics.quality.observe(party, leg)
             entries = notification_lists.entries(record, integrator, config.records)
-        part, transferred = None, attempt.transferred_to is not None
-        if (config.records if integrator is None else integrator).session_records and (attempt.closes or transferred):
+        part = None
+        goes_on = attempt.transferred_to is not None or (not attempt.closes and application(attempt.app).session)
+        if (config.records if integrator is None else integrator).session_records and (attempt.closes or goes_on):
             closing = notification.session_record(record, recorded=not attempt.unrecorded)
-            goes_on = transferred or consultation(attempt) is not None
+            goes_on = goes_on or consultation(attempt) is not None
             if goes_on or attempt.apart:
                 part = Part(attempt.call_ref, closing, not goes_on, list(attempt.apart))
             else:

@@ -73,6 +73,8 @@ class Visit:
         """The same attempt if it is this process's, whose flow waits for its channel's end."""
         self._carried_on: dict[str, Any] = {}
         """The fields that its session's next attempt takes over."""
+        self._apart: list[str] = []
+        """The call that its caller was in, if it isn't known here what that took."""
         self._continues = ""
         """The call that its caller was in, if Redis can't say what became of that."""
         self._takes_on = False
@@ -126,6 +128,7 @@ class Visit:
             self.services.learn_owner(attempt, self.channel.variable("esl_account_id"))
         if first and application(attempt.app).session:
             attempt.follows = self.follows
+            attempt.apart = [*attempt.apart, *self._apart]
         self.ref, self._attempt = attempt.call_ref, attempt
         live = self.services.calls.begin(attempt, self.switch, self.core_uuid, self.channel.clock)
         live.attached = True
@@ -212,6 +215,7 @@ class Visit:
         # If no process knows the call, the channel still does; and the process that ended or will end it writes the
         # session's record.
         self.session_ref, self.follows = self.channel.variable("esl_session_ref") or "", True
+        self._apart = [self.carried]
         try:
             found = services.store.essence(self.carried, services.membership.peers)
             if found is None:
@@ -220,6 +224,8 @@ class Visit:
                 found = services.store.essence(self.carried, services.membership.peers)
             if found is None:
                 self._learn_of_unknown()
+            else:
+                self._apart = []
             return found
         except StoreUnavailable as error:
             self._continues = self.carried

@@ -35,6 +35,14 @@ def test_session_parts_make_no_entry_before_all_are_there(parts: list[Part]) -> 
     assert whole(parts) is None
 
 
+def test_session_parts_name_further_parts() -> None:
+    last, middle = part("third", "second", closes=True), part("second", "held")
+    assert whole([last, middle]) is None
+    closing = whole([last, middle, part("held", "third")])
+    assert closing is not None
+    assert closing.calls == 3
+
+
 def test_session_parts_count_a_call_once() -> None:
     closing = whole([ASKED, ASKED, HELD, AGAIN, HELD])
     assert closing is not None

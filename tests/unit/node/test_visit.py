@@ -12,6 +12,7 @@ import pytest
 
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.status import snapshot
 from esl_apps.esl import switch_cdr
@@ -269,6 +270,34 @@ def test_visit_after_a_dialled_number_needs_no_empty_record(bench: Bench) -> Non
     bench.flush()
     assert back(bench, variable_esl_session_ref=SESSION).error is None
     assert bench.records() == []
+
+
+@pytest.mark.parametrize("numbers", [(), ("0820001234",)], ids=["none", "one"])
+def test_visit_closes_a_session_with_what_a_dead_node_had(build: Build, numbers: tuple[str, ...]) -> None:
+    """Redis doesn't know the call that its caller was in: the dead node's next run does."""
+    wanted = {"records": {"session_records": True}}
+    died = build(name="app2", **wanted)
+    before = Before(1, 0.0, 6.0)
+    died.services.call_log.note(msgspec.json.encode(essence_of(call_ref=REF, session_ref=SESSION, before=before)))
+    died.die()
+    bench = build(**wanted).connect()
+    first = Attempt(app="disa", call_dir="external", call_ref=SESSION, number=E164)
+    bench.services.store.save(SESSION, lambda: snapshot(first), None)
+    bench.flush()
+    visitor = bench.visit(**{**BACK, "variable_esl_session_ref": SESSION})
+    visitor.types(PIN, *numbers)
+    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
+    eventually(lambda: visitor.greenlet.dead or visitor.switch.executed)
+    if not numbers:
+        visitor.leaves()
+    visitor.served()
+    pushed = bench.records()
+    again = build(name="app2", known=bench.switches, **wanted).connect()
+    again.adoption.beat()
+    eventually(lambda: not again.live)
+    pushed += again.records()
+    assert [one.get("calls") for one in pushed] == [*[None] * len(numbers), 1 + len(numbers)]
+    assert pushed[-1]["b_seconds"] == 6.0
 
 
 def test_visit_that_dials_says_so_once_redis_is_back(build: Build) -> None:
