@@ -46,6 +46,7 @@ _TOLD = 3.0
 class Acting:
     def __init__(self, calls: Calls, records: Records, switch_pool: SwitchPool, policies: Policies) -> None:
         self._calls = calls
+        calls.tell_cancel = self._tell_cancel
         self._records = records
         self._pool = switch_pool
         self._policies = policies
@@ -82,9 +83,15 @@ class Acting:
 
     def _cancel_elsewhere(self, switch: Switch, ref: str) -> None:
         self._records.note_cancel(ref, terms.API)
-        self._tell(switch, ref, Action(actions.CANCEL), "")
+        self._tell_cancel(switch, ref)
         gevent.sleep(_TOLD)
+        # Once more, in case one of the connections was lost: a node that doesn't hear it takes its leg's end for the
+        # phone's, or for the switch's.
+        self._tell_cancel(switch, ref)
         self._calls.reap(switch, ref)
+
+    def _tell_cancel(self, switch: Switch, ref: str) -> None:
+        self._tell(switch, ref, Action(actions.CANCEL), "")
 
     def act(self, call: Mapping[str, Any], action: Action) -> CallState:
         """Do an action on a call, this node's or (by its snapshot) another's, and return the call's state after it.

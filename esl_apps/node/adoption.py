@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import gevent
 
+from esl_apps.apps import application
 from esl_apps.core import terms
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.following import Following
@@ -121,8 +122,16 @@ class Adoption(background.Kept):
             ):
                 # Leave it to a node that has this switch or, if none has, to the dead node's next run.
                 continue
-            if services.store.take_over(call, boot):
+            if boot == services.membership.predecessor and self._needs_no_record(call):
+                services.store.drop(call.call_ref, boot)
+            elif services.store.take_over(call, boot):
                 self._adopt(call, name)
+
+    def _needs_no_record(self, call: Essence) -> bool:
+        """Whether the last run of this node has ended a session's call that had dialled nothing, while Redis was away:
+        if its caller went on in another call, only that run knew. Others get the record that they have."""
+        dialled = not application(call.app).session or call.number is not None
+        return not dialled and call.call_ref in self._services.call_log.struck
 
     def _adopt(self, call: Essence, name: str) -> None:
         """Adopt one call, whose node's name this is. Never raises: a fault with one call must not cost the others."""

@@ -38,6 +38,8 @@ class CallLog:
         self._path = folder / "begun.log"
         self._of_others: dict[str, bytes] = {}
         """Lines of a version that isn't read here, by call: kept for a run that can."""
+        self.struck: set[str] = set()
+        """Calls that the earlier run has struck: Redis may not have heard of that."""
         self.left = self._read()
         """Calls that an earlier run of this node left, oldest first. They stay in the file while they are here."""
         self._fd = -1
@@ -68,6 +70,7 @@ class CallLog:
                 ref = line[1:].decode("ascii", "replace")
                 live.pop(ref, None)
                 self._of_others.pop(ref, None)
+                self.struck.add(ref)
                 continue
             try:
                 call = StoredEssence.decode(line)
@@ -79,6 +82,7 @@ class CallLog:
                 log.warning("call_log_line_unreadable", extra={"file": str(self._path)})
                 continue
             live[call.call_ref] = call
+            self.struck.discard(call.call_ref)
         return list(live.values())
 
     def note(self, call: bytes) -> None:

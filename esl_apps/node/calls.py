@@ -67,6 +67,8 @@ class Calls:
         """Called with each state that a call enters, its end included."""
         self.goes_on: Callable[[Live], bool] = lambda _live: False
         """Return whether a call whose socket was lost goes on without a flow, and is followed."""
+        self.tell_cancel: Callable[[Switch, str], None] = lambda _switch, _ref: None
+        """Called with an adopted call that is being cancelled: its leg may come to another node at this moment."""
         # Calls that ended while their switch was unreachable, by its name: their legs are hung up when it is back.
         self._to_reap: dict[str, set[str]] = {}
 
@@ -272,6 +274,8 @@ class Calls:
         deadline = time.monotonic() + 30
         pause = 0.02
         self._records.note_cancel(live.attempt.call_ref, live.attempt.cancelled_by or terms.API)
+        if live.adopted:
+            self.tell_cancel(live.switch, live.attempt.call_ref)
         while not live.attempt.ended and time.monotonic() < deadline:
             if consultation(live.attempt) is None:
                 self.reap(live.switch, live.attempt.call_ref)

@@ -143,6 +143,9 @@ class CallStore:
                 self._listed.clear()
                 if refused:
                     log.info("redis_write_accepted", extra={"key": keys.PING})
+                # What others must know, as that a call has ended, doesn't wait for its own pause.
+                self._writes.hurry()
+                self._wake.set()
                 self._on_back()
         return self.healthy
 
@@ -357,6 +360,12 @@ class CallStore:
             self._pending.pop(ref, None)
             self._writes.drop(self._live, ref)
             self._client.hdel(self._live, ref)
+
+    def drop(self, ref: str, boot: str) -> None:
+        """Remove a call that a dead process had ended, with its status, which is older. :raises StoreUnavailable: Redis
+        is down."""
+        self._client.delete(keys.call(ref))
+        self._client.hdel(keys.live(boot), ref)
 
     def note_cancel(self, ref: str, by: str) -> None:
         """Note that a call is being cancelled. :raises StoreUnavailable: Redis is down."""

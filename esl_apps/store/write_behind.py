@@ -86,6 +86,12 @@ class WriteBehind:
             if isinstance(group.refusal, Fault)
         ]
 
+    def hurry(self) -> None:
+        """Try what Redis as a whole has refused at the next flush: it takes writes again."""
+        for group in self._groups.values():
+            if group.refusal is not None and not isinstance(group.refusal, Fault):
+                group.again_at = min(group.again_at, self._clock())
+
     def flush(self) -> None:
         """Send all that is due. :raises StoreUnavailable: no answer; all that was not taken waits."""
         while batch := self._due():

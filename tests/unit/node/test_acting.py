@@ -253,6 +253,27 @@ def test_acting_cancel_reaches_a_call_of_another_node(build: Build, monkeypatch:
     eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {ref}" in first.switch.heard)
 
 
+def test_acting_cancel_is_told_again_before_the_hang_up(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first word was lost with the connection of the call's node."""
+    monkeypatch.setattr(acting, "_TOLD", 0.02)
+    bench = build().connect()
+    bench.services.acting.cancel({"call_ref": "r-1", "switch": "fs1"})
+    eventually(lambda: "api hupall NORMAL_CLEARING esl_call_ref r-1" in bench.switch.heard)
+    words = ["hupall" if "hupall" in text else "told" for text in bench.switch.heard if "r-1" in text]
+    assert words == ["told", "told", "hupall"]
+
+
+def test_acting_cancel_of_an_adopted_call_is_told_to_others(bench: Bench) -> None:
+    """Its leg has answered, and another node takes it over at this moment."""
+    live = begin(bench)
+    live.adopted = True
+    ref = live.attempt.call_ref
+    bench.services.acting.cancel({"call_ref": ref, "switch": "fs1"})
+    eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {ref}" in bench.switch.heard)
+    orders = [text.split()[0] for text in bench.switch.heard if ref in text and ("hupall" in text or ACTION in text)]
+    assert orders[0] == "sendevent"
+
+
 def test_acting_cancel_takes_its_own_call_first(bench: Bench) -> None:
     live = begin(bench)
     bench.services.acting.cancel({"call_ref": live.attempt.call_ref, "switch": "fs1"})

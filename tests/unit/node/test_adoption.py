@@ -327,6 +327,22 @@ def test_adoption_next_run_records_what_the_last_went_on_with(build: Build) -> N
     assert again.record()["call_ref"] == attempt.call_ref
 
 
+def test_adoption_next_run_leaves_a_call_that_the_last_ended(build: Build) -> None:
+    """It ended while Redis was away, as its caller went on in another call: Redis has it as it was before."""
+    before = build()
+    waits = talking(number=None, state=terms.AGENT_ANSWERED, bridged_at=None)
+    before.services.call_log.note(waits.encode())
+    before.services.call_log.ended(REF)
+    boot = before.services.membership.boot
+    before.die()
+    before.redis_server.client.hset(keys.live(boot), REF, msgspec.json.encode(waits))
+    bench = build().connect()
+    bench.adoption.beat()
+    assert bench.live == {}
+    assert not bench.redis_server.client.exists(keys.live(boot))
+    assert bench.records() == []
+
+
 def test_adoption_next_run_leaves_a_call_that_another_node_has(build: Build) -> None:
     first = build().connect()
     attempt = begin_call(first)

@@ -107,6 +107,21 @@ def test_server_that_is_full_is_reported_once(
     assert caplog.messages == ["redis_write_refused", "redis_write_accepted"]
 
 
+def test_refused_commands_are_hurried_once_redis_is_back(writes: WriteBehind, server: Server) -> None:
+    server.errors = {"a": OOM, "b": WRONG_TYPE}
+    for _ in range(5):
+        server.later(10)
+        for key in ("a", "b"):
+            writes.put(key, "1", ("SET", key, "x"))
+        writes.flush()
+    server.errors = {}
+    writes.flush()
+    assert server.taken == []
+    writes.hurry()
+    writes.flush()
+    assert server.taken == [("SET", "a", "x")]
+
+
 def test_pipeline_that_a_replica_refuses_waits_whole(writes: WriteBehind, server: Server) -> None:
     writes.put("a", "1", ("SET", "a", "x"))
     server.away = refusal("READONLY You can't write against a read only replica.")
