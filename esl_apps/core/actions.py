@@ -24,6 +24,8 @@ BLIND, CONSULT = "blind", "consult"
 #: left the other two to each other.
 CONSULTED = "consulted"
 BACK, GONE, JOINED = "back", "gone", "joined"
+#: The node of a call on hold tells the consultation's that the party on hold has left.
+PARTED = "parted"
 #: The steps of ``record``, next to RESUME.
 START, PAUSE, STOP = "start", "pause", "stop"
 #: Keys of a phone (RFC 4733). A longer text is sent in several actions.

@@ -164,8 +164,8 @@ class Acting:
         attempt, do = live.attempt, self._do.get(action.name)
         if do is None:
             raise _unavailable("the call's node is of a version without this action")
-        if action.name == actions.CONSULTED:
-            # The action that waits for it has the turn.
+        if action.name in (actions.CONSULTED, actions.PARTED):
+            # The action that waits for it has the turn; and that a party has left is so in any state.
             do(live, action)
             return state_of(attempt)
         live.turn = live.turn or Semaphore()

@@ -31,6 +31,7 @@ from esl_apps.core.actions import (
     CONSULTED,
     GONE,
     JOINED,
+    PARTED,
     TAKE_BACK,
     TRANSFER,
     Action,
@@ -70,6 +71,7 @@ class Consulting:
         acting.add(COMPLETE, self._complete, consulting=True)
         acting.add(TAKE_BACK, self._take_back, consulting=True)
         acting.add(CONSULTED, self._consulted, consulting=True)
+        acting.add(PARTED, self._parted, consulting=True)
         services.calls.on_change = self._changed
         services.calls.goes_on = self._goes_on
         following.review = self._review
@@ -226,12 +228,9 @@ class Consulting:
         if attempt.consultation is not None:
             live = self._services.calls.live.get(attempt.consultation)
             if live is not None:
-                transfer.note(live.attempt, held="")
-                live.attempt.save()
-                if live.attempt.bleg_uuid:
-                    # There is no other party to go to.
-                    forget = f"uuid_setvar {live.attempt.bleg_uuid} transfer_after_bridge"
-                    background.once("consultation_alone", self._order, live.switch, forget)
+                self._parted(live, Action(PARTED))
+            else:
+                background.once("consultation_parted", self._tell_parted, attempt.consultation)
         if asked is not None:
             background.once("consultation_over", self._over, attempt)
 
@@ -248,6 +247,24 @@ class Consulting:
             set_variables(switch, leg, {}, {"transfer_after_bridge": f"'{steps}':inline"})
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
+
+    def _tell_parted(self, ref: str) -> None:
+        """Tell another node's consultation that the party on hold has left."""
+        try:
+            call = self._services.store.call(ref)
+            if call is not None and call["state"] != terms.ENDED:
+                self._services.acting.act(call, Action(PARTED))
+        except (StoreUnavailable, Undone) as error:
+            log.warning("consultation_untold", extra={"call_ref": ref, "reason": str(error)})
+
+    def _parted(self, live: Live, _action: Action) -> None:
+        """Go on without the party on hold."""
+        transfer.note(live.attempt, held="")
+        live.attempt.save()
+        if live.attempt.bleg_uuid:
+            # There is no other party to go to.
+            forget = f"uuid_setvar {live.attempt.bleg_uuid} transfer_after_bridge"
+            background.once("consultation_alone", self._order, live.switch, forget)
 
     def _over(self, attempt: Attempt) -> None:
         """Tell the call that waits for a consultation how that has ended."""

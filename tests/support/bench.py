@@ -402,6 +402,18 @@ def show_legs(switch: FakeSwitch, *legs: dict[str, object]) -> None:
     switch.answers["api uuid_exists"] = api_response("false")
 
 
+def pass_on(switch: FakeSwitch, subclass: str) -> None:
+    """Have the switch give an event of this subclass to all nodes, as a real one does."""
+    eventually(lambda: any(f"Event-Subclass: {subclass}" in text for text in switch.heard))
+    text = next(text for text in switch.heard if text.startswith("sendevent") and f"Event-Subclass: {subclass}" in text)
+    switch.heard.remove(text)
+    headers = dict(line.split(": ", 1) for line in text.split("\n")[1:])
+    for connection in switch.connections:
+        # That of a node that has died is closed.
+        with suppress(OSError):
+            connection.say(event("CUSTOM", headers))
+
+
 def probe(monkeypatch: pytest.MonkeyPatch, arrive: Callable[..., None] | None = None, **parts: Any) -> Application:
     """Register an application that does what a test says, for benches built after it."""
     app = Application(ref="probe", path="probe", title="for tests", arrive=arrive, headers=["X-Probe"], **parts)

@@ -14,7 +14,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.node import acting
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
-from tests.support.bench import Bench, Build, placed
+from tests.support.bench import Bench, Build, pass_on, placed
 from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, api_response, event, eventually
 
@@ -183,16 +183,6 @@ def test_acting_on_a_call_of_an_unknown_switch_is_503(bench: Bench) -> None:
 
 
 # Another node ---------------------------------------------------------------------------------------------
-
-
-def pass_on(switch: Any, subclass: str) -> None:
-    """Have the switch give an event of this subclass to all nodes, as a real one does."""
-    eventually(lambda: any(f"Event-Subclass: {subclass}" in text for text in switch.heard))
-    text = next(text for text in switch.heard if text.startswith("sendevent") and f"Event-Subclass: {subclass}" in text)
-    switch.heard.remove(text)
-    headers = dict(line.split(": ", 1) for line in text.split("\n")[1:])
-    for connection in switch.connections:
-        connection.say(event("CUSTOM", headers))
 
 
 def test_acting_reaches_a_call_of_another_node(build: Build) -> None:

@@ -12,8 +12,9 @@ from esl_apps.apps import transfer as transfer_app
 from esl_apps.core import terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
 from esl_apps.node import consulting, following
+from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
-from tests.support.bench import Bench, Build, click_talk, show_legs
+from tests.support.bench import Bench, Build, click_talk, pass_on, show_legs
 from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, Peer, api_response, eventually
 
@@ -479,3 +480,16 @@ def test_consulting_party_is_paid_for_on_the_node_that_goes_on(split: Any) -> No
     (charge,) = new.attempt.charges
     assert charge.essence["number"] == "0820005678"
     assert charge.since is not None
+
+
+def test_consulting_party_on_hold_who_leaves_is_told_of(split: Any) -> None:
+    """The consultation is another node's, and would join the new party with one who has left."""
+    holds, held, asks, asking = split()
+    holds.flush()
+    asks.flush()
+    held.attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    pass_on(holds.switch, ACTION)
+    pass_on(holds.switch, OUTCOME)
+    eventually(lambda: (asking.attempt.order or {})["held"] == "")
+    eventually(lambda: f"uuid_setvar {T} transfer_after_bridge" in commands(asks))
+    assert not asking.attempt.ended
