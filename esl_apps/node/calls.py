@@ -329,7 +329,8 @@ class Calls:
     def _rings(self, live: Live, event: Event) -> None:
         if live.run is not None and not live.attached and len(live.rang) < _LEGS:
             leg = leg_of(event, live.clock)
-            live.rang |= {leg.uuid}
+            if leg.uuid not in live.rang:
+                live.rang += (leg.uuid,)
             live.attempt.aleg_uuid = leg.uuid
             live.attempt.enter(terms.AGENT_RINGING, leg.ringing_at or node_clock.now())
 

@@ -82,7 +82,7 @@ class SwitchLine:
         live, switch = self._live, self._live.switch
         core_uuid = switch.core_uuid
         live.ends.clear()
-        live.rang = frozenset()
+        live.rang = ()
         try:
             job = switch.bgapi(command)
         except SwitchUnavailable as error:
@@ -175,7 +175,7 @@ class SwitchLine:
         self._learn_of_ends()
 
         def all_ended() -> bool:
-            return bool(live.ends) and live.rang <= live.ends.keys()
+            return bool(live.ends) and all(uuid in live.ends for uuid in live.rang)
 
         live.wait(lambda: live.attached or all_ended() or live.attempt.cancelled_by is not None, deadline)
         if live.attached:

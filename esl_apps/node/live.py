@@ -52,7 +52,7 @@ class Live(Struct, eq=False):
     """The processes that had the call before this one, by boot."""
     ends: dict[str, Event] = field(default_factory=dict)
     """CHANNEL_HANGUP_COMPLETE of its A-legs, by UUID, from the inbound connection."""
-    rang: frozenset[str] = frozenset()
+    rang: tuple[str, ...] = ()
     """UUIDs of A-legs that have rung: several if an agent has several phones."""
     changed: Flag = field(default_factory=Flag)
     """Set when a socket attaches, an A-leg ends, a job is answered, the switch goes up or down."""

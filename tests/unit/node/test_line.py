@@ -50,7 +50,7 @@ class Ringing:
     def rings(self, *uuids: str) -> Ringing:
         """Wait until the switch has the originate; its legs ring."""
         eventually(self.bench.originates)
-        self.live.rang |= set(uuids)
+        self.live.rang += tuple(uuids)
         return self
 
     def leg_ends(self, cause: str, q850: int, uuid: str = UUID, **more: Any) -> None:

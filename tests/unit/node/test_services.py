@@ -50,6 +50,14 @@ def test_services_host_gives_an_application_its_own_store(build: Build) -> None:
     assert not host.schedule("27825556666", ["card", ""], 5.0, Frequency())
 
 
+def test_flows_of_an_application_share_its_services(build: Build) -> None:
+    """Made for each call, they took 0.7 KB of a held one."""
+    services = build().services
+    first, second = (services.host(lambda _attempt: None, "callback") for _ in range(2))
+    assert (first.schedule, first.used, first.policy) == (second.schedule, second.used, second.policy)
+    assert services.host(lambda _attempt: None, "disa").schedule != first.schedule
+
+
 def test_services_count_refused_requests(build: Build) -> None:
     bench = build()
     bench.services.refused(429)
