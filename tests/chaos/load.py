@@ -55,6 +55,8 @@ _ANSWERING = (0, 1, 2, 3, 4, 11)
 TRANSFERRING = [f"10{i}" for i in range(20, 26)]
 _AGENT, _CUSTOMER = Script(answer_after=0.2, hangup_after=14.0), Script(answer_after=0.2, hangup_after=11.0)
 CUSTOMER = "0820000099"
+#: Agents who transfer with their phones, one call or pair of calls at a time.
+REFERRING = [f"10{i}" for i in range(30, 36)]
 #: Targets of transfers: agents and numbers that answer and leave, one busy, one that rings on, one not registered.
 _TARGETS = ["1001", "1003", "1010", "1011", "1014", *(f"082000000{i}" for i in (1, 3, 4, 5, 6, 8))]
 
@@ -123,6 +125,7 @@ class Load:
         self._turn = itertools.count()
         self._phones: dict[str, list[Any]] = defaultdict(list)
         self._numbers, self._ringers = itertools.count(), itertools.count()
+        self._idle = list(REFERRING)
         self._stopped = threading.Event()
         self._workers = ThreadPoolExecutor(24)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -148,6 +151,8 @@ class Load:
                 self._phones[number].append(phone)
             for number in TRANSFERRING:
                 rig.phone(number, _AGENT)
+            for number in REFERRING:
+                self._phones[number].append(rig.phone(number, _AGENT))
             rig.outside(CUSTOMER, _CUSTOMER)
             for i, script in enumerate(CALLEES):
                 rig.outside(callee(i), script)
@@ -254,19 +259,13 @@ class Load:
 
     def _transfer(self) -> None:
         """An agent talks with a customer; a client has the agent replaced by another party."""
-        order = {"agent": self._random.choice(TRANSFERRING), "callee": CUSTOMER, "outbound_id": OWN}
-        status, body = self._act("", order)
-        if status != 202:
-            return
-        ref = str(body["call_ref"])
-        for _ in range(12):
-            time.sleep(0.5)
-            status, body = self._act(f"/{ref}", None)
-            if status != 200 or body["state"] in ("bridged", "ended"):
-                break
-        if status != 200 or body["state"] != "bridged":
-            return
         mode = self._random.choice(self.modes)
+        if mode in ("refer", "attended"):
+            self._with_phone(mode)
+            return
+        ref = self._talk(self._random.choice(TRANSFERRING), CUSTOMER)
+        if ref is None:
+            return
         asked = Transfer(time.time(), ref, mode)
         self.transfers.append(asked)
         status, body = self._act(f"/{ref}/transfer", {"to": self._random.choice(_TARGETS), "mode": mode})
@@ -279,6 +278,51 @@ class Load:
             step = self._random.choice(("complete", "complete", "cancel", None))
             if step is not None:
                 self._act(f"/{ref}/transfer/{step}", {})
+
+    def _talk(self, agent: str, number: str) -> str | None:
+        """Place a call. Return its reference once the two talk; None if they don't."""
+        status, body = self._act("", {"agent": agent, "callee": number, "outbound_id": OWN})
+        if status != 202:
+            return None
+        ref = str(body["call_ref"])
+        for _ in range(12):
+            time.sleep(0.5)
+            status, body = self._act(f"/{ref}", None)
+            if status != 200 or body["state"] in ("bridged", "ended"):
+                break
+        return ref if status == 200 and body["state"] == "bridged" else None
+
+    def _with_phone(self, mode: str) -> None:
+        """An agent transfers with the phone's key: a customer, or two to each other."""
+        try:
+            agent = self._idle.pop()
+        except IndexError:
+            return
+        try:
+            self._refer(agent, mode)
+            until = time.monotonic() + 30
+            while self._calls(agent) and time.monotonic() < until:
+                time.sleep(1)
+        finally:
+            self._idle.insert(0, agent)
+
+    def _refer(self, agent: str, mode: str) -> None:
+        refs = [self._talk(agent, CUSTOMER)]
+        if mode == "attended" and refs[0] is not None:
+            refs.append(self._talk(agent, self._random.choice(_TARGETS)))
+        calls = self._calls(agent)
+        if None in refs or len(calls) != len(refs):
+            return
+        self.transfers.extend(Transfer(time.time(), ref, mode) for ref in refs if ref is not None)
+        if mode == "attended":
+            calls[0].attend(calls[1])
+        else:
+            calls[0].transfer(f"<sip:{self._random.choice(_TARGETS)}@127.0.0.1>")
+
+    def _calls(self, agent: str) -> list[Any]:
+        """The calls of an agent's phones that are up, the oldest first."""
+        legs = [(call.leg.started_at, call) for phone in self._phones[agent] for call in phone.calls]
+        return [call for _at, call in sorted(legs, key=lambda one: one[0]) if call.leg.ended_at is None]
 
     def _act(self, path: str, body: object) -> tuple[int | None, dict[str, Any]]:
         """Ask one node after the other. Return the first answer's status and body; None if there is none."""

@@ -70,7 +70,7 @@ class _Stage:
         self.began = time.monotonic()
         self.redis = stack.enter_context(parts.running(options.redis, folder))
         listens = [f"{HOST}:{free_port()}" for _ in range(options.nodes)]
-        self.rigs, self.witnesses = self._switches(self._dialplan(listens), stack)
+        self.rigs, self.witnesses = self._switches(listens, stack)
         self.receiver = Receiver()
         stack.callback(self.receiver.close)
         self.nodes = [ClockedNode(self._config(i, listens), folder, self.redis.ports) for i in range(options.nodes)]
@@ -116,15 +116,19 @@ class _Stage:
     def _dialplan(self, listens: list[str]) -> dict[str, Path]:
         files = {}
         for name, text in render(self._plain(listens)).items():
-            context = "public" if "public" in name else "default"
+            context = next((one for one in ("public", "default") if one in name), None)
+            if context is None:
+                # The context of the phones' transfer keys: `route_refers` has it.
+                continue
             files[context] = self.folder / name
             files[context].write_text(text)
         return files
 
     def _switches(
-        self, dialplan: dict[str, Path], stack: contextlib.ExitStack
+        self, listens: list[str], stack: contextlib.ExitStack
     ) -> tuple[list[Any], list[witness.SandboxLegs | witness.JsonCdrs]]:
         rigs: list[Any] = []
+        dialplan = self._dialplan(listens)
         # One folder for all switches, as `spool.dir` is one.
         self.spool = spool = self.folder / "json_cdr"
         spool.mkdir()
@@ -157,6 +161,7 @@ class _Stage:
             rigs.append(rig)
             witnesses.append(witness.SandboxLegs(legs))
         for i, rig in enumerate(rigs):
+            rig.route_refers("|".join(listens))
             rig.name = f"fs{i + 1}"
         return rigs, witnesses
 
@@ -214,8 +219,8 @@ class _Stage:
         options = self.options
         callbacks = int(options.seconds * options.rate * 0.13) + 10
         callers = 20 if options.real or options.seconds < 60 else 200
-        # An older release has no consultations, and can't go on with one.
-        modes = ("blind",) if options.old else ("blind", "consult")
+        # An older release has blind transfers alone, and can't go on with others.
+        modes = ("blind",) if options.old else ("blind", "consult", "refer", "attended")
         load = Load(self.rigs, self.nodes, options.seed, options.rate, callers, callbacks, modes)
         load.prepare()
         for one in self.listeners:

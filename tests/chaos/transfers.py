@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.chaos.accounts import DOUBLED, MISSING, WRONG, Finding, Record
-from tests.chaos.load import TRANSFERRING, Transfer
+from tests.chaos.load import REFERRING, TRANSFERRING, Transfer
 from tests.chaos.witness import Leg
 
 SILENCE = "left in silence"
@@ -85,7 +85,7 @@ def split(
 
 def pays(leg: Leg) -> bool:
     """Whether a leg of such a session is paid for: all but the agent's who had the call first."""
-    return leg.number not in TRANSFERRING
+    return leg.number not in (*TRANSFERRING, *REFERRING)
 
 
 def _refs(leg: Leg) -> set[str]:
