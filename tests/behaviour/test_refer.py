@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import on_a_real_switch
 from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support.click_calls import AGENT_HZ, CALLEE, CALLEE_HZ, talk
 from tests.support.node import Node, RedisServer, configuration, request
@@ -191,6 +192,44 @@ def test_refer_while_the_callee_rings_dials_nothing(rig: Rig, refers: Node, redi
     assert not expert.calls
     assert callee.calls[0].leg.answered_at is None
     records(redis, 1)
+
+
+@pytest.mark.parametrize("asked", [{"announce": "number"}, {"confirm": True}], ids=["announce", "confirm"])
+def test_refer_before_the_callee_is_dialled_is_refused(
+    rig: Rig, refers: Node, redis: RedisServer, asked: dict[str, Any]
+) -> None:
+    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
+    expert = rig.outside(EXPERT, Script(answer_after=0.1))
+    ref = refers.call("1000", CALLEE, **asked)
+    eventually(lambda: refers.get(ref)["state"] == "agent_answered")
+    assert refer(agent.calls[0], EXPERT) == 403
+    assert not callee.calls
+    if "confirm" in asked:
+        agent.calls[0].digits("1")
+    assert agent.calls[0].hears(CALLEE_HZ)
+    assert not expert.calls
+    agent.calls[0].hangup()
+    (record,) = records(redis, 1)
+    assert (record["call_ref"], record["end_reason"]) == (ref, "answered")
+
+
+@on_a_real_switch
+def test_refer_during_a_consultation_joins_the_two_again(rig: Rig, refers: Node, redis: RedisServer) -> None:
+    ref, agent, customer = talk(rig, refers)
+    rig.phone("1001", Script(answer_after=0.1, tone=TARGET_HZ))
+    expert = rig.outside(EXPERT, Script(answer_after=0.1))
+    body = {"to": "1001", "mode": "consult"}
+    assert request(refers.api, "POST", f"/click2dial/calls/{ref}/transfer", body).status == 202
+    assert agent.hears(TARGET_HZ)
+    assert refer(agent, EXPERT) == 403
+    assert agent.hears(TARGET_HZ)
+    assert not expert.calls
+    assert request(refers.api, "POST", f"/click2dial/calls/{ref}/transfer/complete", {}).status == 202
+    assert customer.hears(TARGET_HZ)
+    customer.hangup()
+    eventually(lambda: rig.live_channels() == 0)
+    assert {redis.pop()["call_ref"] for _ in range(3)} >= {ref}
 
 
 @TALKS
