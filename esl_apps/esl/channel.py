@@ -56,6 +56,7 @@ class Channel:
         "_lost_at",
         "_parts",
         "_prompt_path",
+        "_read",
         "_ref",
         "_session",
         "clock",
@@ -81,6 +82,8 @@ class Channel:
         self._keypad = Keypad(session)
         asked = time.monotonic()
         self._data = session.connect()
+        #: Headers of the data that were read. A caller's address and number are asked for four and five times.
+        self._read: dict[str, str | None] = {}
         self.clock = clock_of(self._data)
         self.clock.hear(self._data, asked, time.monotonic())
         self._answered_at = self._read_answer()
@@ -145,10 +148,13 @@ class Channel:
         return time_of(self._data, "Caller-Channel-Answered-Time", self.clock)
 
     def variable(self, name: str) -> str | None:
-        return self.data.var(name)
+        return self.header("variable_" + name)
 
     def header(self, name: str) -> str | None:
-        return self.data.get(name)
+        if name in self._read:
+            return self._read[name]
+        value = self._read[name] = self.data.get(name)
+        return value
 
     def sip_header(self, name: str) -> str | None:
         return self.data.sip_header(name)
@@ -172,7 +178,7 @@ class Channel:
         if not self._wait(lambda: completion.done, _QUICK) or completion.event is None:
             raise self._unfinished(completion)
         self._raise_if_left(completion)
-        self._data = completion.event
+        self._data, self._read = completion.event, {}
         self._answered_at = self._read_answer()
         keypad.heard = True
         if not says_keys_in_rtp(completion.event):
@@ -351,6 +357,7 @@ class Channel:
             values = [(name, self._data.raw(name)) for name in _LASTING]
             block = b"".join([name + b": " + value + b"\n" for name, value in values if value is not None])
             self._data = self._session.session_data = Event(block, b"", COMMAND_REPLY)
+            self._read = {}
             self._lightened = True
 
     def ended(self) -> Ended:

@@ -121,6 +121,12 @@ def test_channel_gives_its_variables_headers_and_times() -> None:
     assert (made.created_at, made.answered_at) == (AT, None)
 
 
+def test_header_of_a_call_is_searched_for_once(call: Call) -> None:
+    """A caller's address and number are asked for four and five times."""
+    made, _ = call
+    assert made.header("Unique-ID") is made.header("Unique-ID")
+
+
 # Telling ----------------------------------------------------------------------------------------------
 
 
