@@ -22,10 +22,11 @@ APPS = ("disa", "dialthrough", "click2dial")
 HELD = 1000
 NOTES = """\
 Thousands of instructions in user space, counted by valgrind's callgrind, without those of an idle node in the same
-time. On a machine that others use, click-to-dial repeats within 3 %. Calls with keys repeat within 15 %: a node that
-waits for its core finds several keys at once. Each line is {calls} calls of the first table of applications.txt, ten at
-a time. "tick": the switch sends its frames one burst at a time, so that the node sleeps before each. "held":
-next to {held:,} click-to-dial calls that are held in a bridge."""
+time. On a machine that others use, the line click2dial repeats within 3 %, and the others within 10 to 20 %: a node
+that waits for its core finds several keys at once, and an idle node's share differs with the time that a run takes.
+Compare trees that are counted at the same time, several times. Each line is {calls} calls of the first table of
+applications.txt, ten at a time. "tick": the switch sends its frames one burst at a time, so that the node sleeps before
+each. "held": next to {held:,} click-to-dial calls that are held in a bridge."""
 
 
 def run(options: argparse.Namespace) -> str:
