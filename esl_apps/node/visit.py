@@ -201,12 +201,15 @@ class Visit:
         """Whether a session's call has a leg that Redis, which refused to write, knows nothing of."""
         if not application(known.app).session or known.number is not None:
             return False
-        variables = ("last_bridge_to", "last_bridge_hangup_cause")
-        if known.call_ref == known.session_ref and any(self.channel.data.var(name) for name in variables):
+        if known.call_ref == known.session_ref and self._has_dialled():
             # It was the channel's first number.
             return True
         self.services.switch_cdr.look()
         return any(leg.bleg for leg in self.services.switch_cdr.legs(known.call_ref))
+
+    def _has_dialled(self) -> bool:
+        """Whether a number was dialled from this channel, and has come to its end."""
+        return any(self.channel.data.var(name) for name in ("last_bridge_to", "last_bridge_hangup_cause"))
 
     def find_call(self) -> Found | None:
         """The call that this channel carries, and the process that has it. None: it has ended, or Redis is down; then
@@ -239,7 +242,8 @@ class Visit:
             # Its process died before Redis had it. Its next run finds it in its call log, and sees that this process
             # goes on with the session and has its record, unless a number was dialled before.
             first = self.services.store.call(self.session_ref) if self.session_ref != self.carried else None
-            self.follows, self._takes_on = first is not None and first["callee"] is not None, True
+            self.follows = self._has_dialled() or (first is not None and first["callee"] is not None)
+            self._takes_on = True
         elif call["state"] != ENDED:
             # It has ended, or its process died before Redis had all of it.
             self._continues = self.carried

@@ -272,6 +272,12 @@ def test_visit_after_a_dialled_number_needs_no_empty_record(bench: Bench) -> Non
     assert bench.records() == []
 
 
+def test_visit_whose_channel_has_dialled_needs_no_empty_record(bench: Bench) -> None:
+    """Redis refused to hear even of the number: only the channel tells."""
+    assert back(bench, variable_esl_session_ref=SESSION, variable_last_bridge_to=B).error is None
+    assert bench.records() == []
+
+
 @pytest.mark.parametrize("numbers", [(), ("0820001234",)], ids=["none", "one"])
 def test_visit_closes_a_session_with_what_a_dead_node_had(build: Build, numbers: tuple[str, ...]) -> None:
     """Redis doesn't know the call that its caller was in: the dead node's next run does."""
