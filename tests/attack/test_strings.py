@@ -169,6 +169,7 @@ _OURS = {
     "instant_ringback",
     "rtp_rewrite_timestamps",
     "sensitive_dtmf",
+    "sip_watch_headers",
     "playback_terminators",
     "bind_digit_digit_timeout",
     "execute_on_answer",

@@ -55,7 +55,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """A switch that answers nothing for some milliseconds counts as lost, until this is called."""
     patience = switch.REPLY_TIMEOUT
     monkeypatch.setattr(switch, "PING_EVERY", 0.005)
-    monkeypatch.setattr(switch, "REPLY_TIMEOUT", 0.02)
+    monkeypatch.setattr(switch, "REPLY_TIMEOUT", 0.1)
     monkeypatch.setattr(switch, "BACKOFF_FIRST", 0.001)
     return lambda: monkeypatch.setattr(switch, "REPLY_TIMEOUT", patience)
 
