@@ -176,9 +176,14 @@ class Following:
             if not services.store.has(attempt.call_ref):
                 # The node to which the caller was handed has taken it over.
                 services.calls.release(live)
-                if attempt.holder is not None:
-                    services.usage.leases.let_go(attempt.holder, attempt.session_ref)
-                services.call_log.ended(attempt.call_ref)
+                self._let_go(attempt)
+                return
+            known = services.store.call(attempt.call_ref)
+            if known is not None and known.get("record") is not None:
+                # Its own process lives after all, and knew more of it: that it was transferred, for one.
+                services.calls.give_back(live)
+                self._let_go(attempt)
+                services.store.forget(attempt.call_ref)
                 return
             # It may have been cancelled at another node, or too late for its own to write that down.
             services.calls.learn_cancels([live])
@@ -224,6 +229,12 @@ class Following:
             conclude(attempt, end, None, party)
         if attempt.app in self._pollers:
             self._pollers[attempt.app].settle(attempt)
+
+    def _let_go(self, attempt: Attempt) -> None:
+        """Leave a call to the process that has it, or has ended it."""
+        if attempt.holder is not None:
+            self._services.usage.leases.let_go(attempt.holder, attempt.session_ref)
+        self._services.call_log.ended(attempt.call_ref)
 
     def _talks_on(self, live: Live) -> bool:
         """Return whether the new party of a consultation is still there, although the party that asked is not."""

@@ -18,8 +18,9 @@ from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import CALL
 from esl_apps.node import adoption, following
-from esl_apps.store import keys
+from esl_apps.store import documents, keys
 from esl_apps.store.documents import Refusals
 from esl_apps.store.essence import Essence
 from tests.support.bench import E164, Bench, Build, essence_of, leave_behind, show_legs, write_cdr
@@ -646,6 +647,26 @@ def test_adoption_call_taken_over_meanwhile_has_no_record_here(bench: Bench) -> 
     assert bench.records() == []
     # The other node counts the call now, under the same reference.
     assert not bench.services.usage.enter("acme:u1", 1, "another")
+
+
+def test_adoption_call_ended_by_its_owner_has_no_record_here(bench: Bench) -> None:
+    """The owner was stopped, and has recorded it before this node heard that it is back."""
+    leave_behind(bench, talking(holder="acme:u1"))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    bench.flush()
+    attempt = Attempt(app="disa", call_dir="external", call_ref=REF)
+    attempt.end(terms.ANSWERED, 16, terms.AGENT, AT + 9.0)
+    raw = documents.encode(CALL, snapshot(attempt)).decode()
+    bench.redis_server.client.set(keys.call(REF), raw)
+    hang_up(bench)
+    ended(bench)
+    bench.flush()
+    assert bench.records() == []
+    assert bench.redis_server.client.get(keys.call(REF)) == raw
+    assert not bench.redis_server.client.exists(keys.live(bench.services.membership.boot))
+    assert bench.services.usage.leases._held == set()
 
 
 def test_adoption_holds_the_place_until_the_end(bench: Bench) -> None:
