@@ -342,8 +342,9 @@ class _Stage:
         self._wait(at_rest, LEASE + 5)
         for one in self.listeners:
             one.stop()
-        # A node notices at its next heartbeat that they have left.
-        self._wait(lambda: not any(any(_idle(node, self.greenlets_at_rest)) for node in self.nodes), HEARTBEAT + 5)
+        # A node notices that a client has left when a heartbeat can't be sent: the second, as the first is answered by
+        # a reset.
+        self._wait(lambda: not any(any(_idle(node, self.greenlets_at_rest)) for node in self.nodes), 2 * HEARTBEAT + 5)
         limits, live, pending = self._left(client)
         findings += [Finding(LEFT_OVER, "-", f"{key} {members}") for key, members in limits.items()]
         findings += [Finding(LEAK, "-", f"in {keys.live('*')}: {ref}", (ref,)) for ref in live]
