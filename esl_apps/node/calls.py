@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import gevent
@@ -396,8 +396,9 @@ class Calls:
                 return live.ends.get(uuid)
             live.wait(lambda: uuid in live.ends or not live.switch.connected, time.monotonic() + 30)
 
-    def blegs_of(self, live: Live, aleg_uuid: str) -> list[Event]:
+    def blegs_of(self, live: Live, aleg_uuid: str, open_blegs: Iterable[str]) -> list[Event]:
         """The ends of a call's B-legs, in order. They arrive at about the same time as that of ``aleg_uuid``, which has
-        ended."""
-        live.wait(lambda: len(live.ends) > 1, time.monotonic() + _APART)
+        ended. ``open_blegs``: those that had not ended when its socket was lost."""
+        expected = {aleg_uuid, *open_blegs}
+        live.wait(lambda: len(live.ends) > 1 and live.ends.keys() >= expected, time.monotonic() + _APART)
         return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]

@@ -372,7 +372,7 @@ class Visit:
         if end is not None:
             if end.int("Caller-Channel-Answered-Time") > 0:
                 self.channel.tell(end, b"CHANNEL_ANSWER")
-            blegs = self.services.calls.blegs_of(live, uuid)
+            blegs = self.services.calls.blegs_of(live, uuid, self.channel.open_blegs)
             for open_bleg in self.channel.open_blegs:
                 # Its file may be written after A's.
                 if open_bleg not in live.ends and (event := self.services.switch_cdr.wait_for(self.ref, open_bleg)):

@@ -16,6 +16,7 @@ from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.status import snapshot
 from esl_apps.esl import switch_cdr
+from esl_apps.node import calls
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
@@ -32,7 +33,7 @@ from tests.support.bench import (
     show_legs,
     write_cdr,
 )
-from tests.support.call_switch import AT, B, answers, at, ends, rings
+from tests.support.call_switch import AT, B, C, answers, at, ends, rings
 from tests.support.peer import UUID, eventually
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
@@ -531,6 +532,19 @@ def test_visit_finds_the_end_on_the_inbound_connection(bench: Bench) -> None:
     )
     first.served()
     assert bench.reason() == ("answered", 16, "agent")
+
+
+def test_visit_waits_for_the_end_of_the_leg_that_rang(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier gateway has failed, and its leg's end says nothing of the callee."""
+    monkeypatch.setattr(calls, "_APART", 5.0)
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings())
+    tags: dict[str, Any] = {"variable_esl_call_ref": attempt.call_ref}
+    bleg = {"variable_esl_bleg": attempt.session_ref, **tags}
+    bench.switch.say(ends("NETWORK_OUT_OF_ORDER", 38, uuid=C, **bleg), ends("NORMAL_CLEARING", 16, uuid=UUID, **tags))
+    gevent.sleep(0.05)
+    bench.switch.say(ends("NO_ANSWER", 19, **bleg))
+    first.served()
+    assert bench.reason()[:2] == ("callee_no_answer", 19)
 
 
 def test_visit_reads_the_end_from_the_cdr_if_no_event_came(bench: Bench) -> None:
