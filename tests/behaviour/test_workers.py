@@ -163,7 +163,7 @@ def test_workers_killed_one_is_restarted_alone(node: Workers, rig: SandboxRig, r
     assert len(node.workers()) == COUNT
     assert rig.live_channels() == 16
     assert [line["worker"] for line in node.lines() if line["event"] == "worker_ended"] == [1]
-    assert node.metric("esl_apps_worker_restarts_total{") == [1.0, 0.0]
+    eventually(lambda: node.metric("esl_apps_worker_restarts_total{") == [1.0, 0.0])
     for ref in refs:
         assert node.delete(ref).status == 202
     found = records(redis, refs)

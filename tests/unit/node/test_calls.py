@@ -348,14 +348,16 @@ def test_calls_end_on_a_silent_switch_is_found_when_it_wakes(bench: Bench, impat
     assert finding.get(timeout=5) is None
 
 
-@pytest.mark.usefixtures("impatient")
-def test_calls_originate_on_a_silent_switch_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_originate_on_a_silent_switch_is_lost(
+    bench: Bench, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped with the originate unread. It stays away, so whether the phone rings is not known."""
     monkeypatch.setattr(line, "AWAY", 0.2)
     bench.switch.stop_at("bgapi")
     order = placed(integrator="acme")
     bench.outgoing.place(order)
     eventually(bench.originates)
+    request.getfixturevalue("impatient")
     bench.switch.server.stop()
     ended(bench, order)
     assert bench.reason() == (terms.LOST, 31, terms.SYSTEM)
