@@ -137,8 +137,8 @@ class Blegs:
         return next(reversed(self._legs.values()), None)
 
     def talked(self, bridged_to: str | None) -> Leg | None:
-        """Return the leg that talked with the caller, otherwise the one that says most: an earlier gateway's says least.
-        Two phones may answer in the same tick: then ``bridged_to``, of A's end, says which one talked."""
+        """Return the leg that talked with the caller, otherwise the one that says most: an earlier gateway's says
+        least. Two phones may answer in the same tick: then ``bridged_to``, of A's end, says which one talked."""
         leg = self.answered or telling(self._legs.values()) or self.last
         return self._legs.get(bridged_to or "", leg) if len(self._legs) > 1 else leg
 
