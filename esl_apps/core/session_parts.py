@@ -16,7 +16,7 @@ from esl_apps.core.notification import SessionRecord
 
 
 class Part(msgspec.Struct, omit_defaults=True):
-    """What one call adds to the closing entry of its session."""
+    """The part of a session's closing entry that comes from one call."""
 
     call_ref: str
     closing: SessionRecord

@@ -262,7 +262,7 @@ class Consulting:
         transfer.note(live.attempt, held="")
         live.attempt.save()
         if live.attempt.bleg_uuid:
-            # There is no other party to go to.
+            # Or the switch would send the new party to the one on hold, who has left.
             forget = f"uuid_setvar {live.attempt.bleg_uuid} transfer_after_bridge"
             background.once("consultation_alone", self._order, live.switch, forget)
 

@@ -145,7 +145,7 @@ class Outgoing:
             raise Crowded("as many calls are up as may (max_calls)")
 
     def check_ready(self) -> None:
-        """Ask nobody: a request that can't be placed anyway doesn't wait for a Redis that is silent.
+        """Refuse at once, without asking Redis, what can't be placed now.
 
         :raises Full: no switch, no Redis, no room, or this node is about to stop.
         """

@@ -107,7 +107,7 @@ class Services:
         )
 
     def _shared(self, application: str) -> Host:
-        """What all flows of an application have in common: made for each call, it took 0.7 KB of a held one."""
+        """Return what all flows of an application share. One for each call would take 0.7 KB of a held one."""
 
         def schedule(number: str, data: Sequence[str], due_at: float, frequency: Frequency) -> Scheduled:
             clock = self.membership.redis_clock

@@ -143,7 +143,7 @@ class CallStore:
                 self._listed.clear()
                 if refused:
                     log.info("redis_write_accepted", extra={"key": keys.PING})
-                # What others must know, as that a call has ended, doesn't wait for its own pause.
+                # Other nodes must learn soon which calls have ended.
                 self._writes.hurry()
                 self._wake.set()
                 self._on_back()

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from esl_apps.core import terms
-from esl_apps.core.attempt import Attempt
 from esl_apps.node.live import Live
-from tests.support.bench import Bench, Visitor
-from tests.support.call_switch import AT
+from tests.support.bench import Bench, Visitor, click_talk
 from tests.support.call_switch import B as AGENT
 from tests.support.peer import UUID as CUSTOMER
 from tests.support.peer import eventually
@@ -19,18 +17,7 @@ REFUSED = "/transfer_refused.wav"
 
 
 def talking(bench: Bench, **fields: Any) -> Live:
-    given = {"extension": "1000", "aleg_uuid": AGENT, "bleg_uuid": CUSTOMER, **fields}
-    attempt = Attempt(
-        app="click-dial",
-        call_dir="outbound",
-        integrator="acme",
-        number="0820001234",
-        dial_number="27115550000",
-        **given,
-    )
-    live = bench.services.calls.begin(attempt, bench.services.switches[0])
-    attempt.enter(terms.BRIDGED, AT)
-    return live
+    return click_talk(bench, **{"aleg_uuid": AGENT, "bleg_uuid": CUSTOMER, **fields})
 
 
 def refer(bench: Bench, live: Live | None, to: str = "1001") -> Visitor:

@@ -242,13 +242,8 @@ def test_visit_of_a_talk_that_redis_refused_leaves_it(build: Build, told_by: str
     assert not bench.redis_server.client.exists(keys.gone_on(REF))
 
 
-@pytest.mark.parametrize("numbers", [(), ("0820001234",)], ids=["none", "one"])
-def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: tuple[str, ...]) -> None:
-    """The dead process's next run finds the call in its call log, and sees that another goes on with the session."""
-    died = build(name="app2")
-    died.services.call_log.note(msgspec.json.encode(essence_of(call_ref=REF, session_ref=SESSION)))
-    died.die()
-    bench = build().connect()
+def goes_on(bench: Bench, numbers: tuple[str, ...]) -> None:
+    """Let the caller of a dead process key a PIN and these numbers here, and hang up."""
     visitor = bench.visit(**{**BACK, "variable_esl_session_ref": SESSION})
     visitor.types(PIN, *numbers)
     visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
@@ -256,6 +251,16 @@ def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: t
     if not numbers:
         visitor.leaves()
     visitor.served()
+
+
+@pytest.mark.parametrize("numbers", [(), ("0820001234",)], ids=["none", "one"])
+def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: tuple[str, ...]) -> None:
+    """The dead process's next run finds the call in its call log, and sees that another goes on with the session."""
+    died = build(name="app2")
+    died.services.call_log.note(msgspec.json.encode(essence_of(call_ref=REF, session_ref=SESSION)))
+    died.die()
+    bench = build().connect()
+    goes_on(bench, numbers)
     (found,) = bench.records()
     assert (found["session_ref"], found["number"] is None) == (SESSION, not numbers)
     again = build(name="app2", known=bench.switches).connect()
@@ -291,13 +296,7 @@ def test_visit_closes_a_session_with_what_a_dead_node_had(build: Build, numbers:
     first = Attempt(app="disa", call_dir="external", call_ref=SESSION, number=E164)
     bench.services.store.save(SESSION, lambda: snapshot(first), None)
     bench.flush()
-    visitor = bench.visit(**{**BACK, "variable_esl_session_ref": SESSION})
-    visitor.types(PIN, *numbers)
-    visitor.switch.scripts["bridge"] = lambda _uuid: visitor.hung_up("NORMAL_CLEARING", 16)
-    eventually(lambda: visitor.greenlet.dead or visitor.switch.executed)
-    if not numbers:
-        visitor.leaves()
-    visitor.served()
+    goes_on(bench, numbers)
     pushed = bench.records()
     again = build(name="app2", known=bench.switches, **wanted).connect()
     again.adoption.beat()
