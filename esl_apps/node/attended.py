@@ -31,14 +31,14 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.esl.wire import Event
 from esl_apps.node import presence
 from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import Transferring, end
+from esl_apps.node.transferring import Transferring, end, variable
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -86,10 +86,10 @@ class Attended:
     def _refer(self, live: Live, leg: str) -> None:
         attempt = live.attempt
         try:
-            dialog = _variable(live.switch, leg, _DIALOG)
+            dialog = variable(live.switch, leg, _DIALOG)
             if not dialog:
                 gevent.sleep(_ONCE_MORE)
-                dialog = _variable(live.switch, leg, _DIALOG)
+                dialog = variable(live.switch, leg, _DIALOG)
             if dialog:
                 self._services.acting.perform(live, Action(ATTENDED, leg=leg, ref=dialog))
             else:
@@ -140,7 +140,7 @@ class Attended:
         switch, services = live.switch, self._services
 
         def of(leg: str, name: str) -> str:
-            return _variable(switch, leg, name)
+            return variable(switch, leg, name)
 
         found = (leg for leg in presence.legs(switch, agent) if leg != action.leg)
         phone = next((leg for leg in found if of(leg, "sip_call_id") == action.ref), None)
@@ -230,9 +230,3 @@ def _unmute(live: Live) -> None:
     for party in live.attempt.muted:
         with suppress(SwitchUnavailable, ReplyError):
             live.switch.api(f"uuid_audio {leg_of(live.attempt, party)} stop")
-
-
-def _variable(switch: Switch, leg: str, name: str) -> str:
-    """Return a leg's variable; empty if it has none. :raises SwitchUnavailable, ReplyError: the leg isn't there."""
-    value = switch.api(f"uuid_getvar {leg} {name}").strip()
-    return "" if value == "_undef_" else value

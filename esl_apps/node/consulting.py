@@ -48,7 +48,7 @@ from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import FIRST, WATCHDOG, Transferring, end, other_party, set_variables
+from esl_apps.node.transferring import FIRST, WATCHDOG, Transferring, end, other_party, set_variables, variable
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -303,7 +303,7 @@ class Consulting:
         switch = self._switch(attempt)
         if switch is not None and attempt.aleg_uuid:
             with suppress(SwitchUnavailable, ReplyError):
-                return switch.api(f"uuid_getvar {attempt.aleg_uuid} esl_call_ref").strip() == ref
+                return variable(switch, attempt.aleg_uuid, "esl_call_ref") == ref
         return False
 
     def _consulted(self, live: Live, action: Action) -> None:
@@ -412,7 +412,7 @@ class Consulting:
         leg = ""
         with suppress(SwitchUnavailable, ReplyError):
             held = leg_of(attempt, other_party(attempt.consults or terms.AGENT))
-            leg = live.switch.api(f"uuid_getvar {held} bridge_uuid").strip()
+            leg = variable(live.switch, held, "bridge_uuid")
         to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
         return replace(action, step=JOINED, leg=leg, to=to, next=new)
 

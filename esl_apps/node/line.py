@@ -124,7 +124,7 @@ class SwitchLine:
             listed = self._census.legs(live.switch, time.monotonic()).get(live.attempt.call_ref, [])
         except (SwitchUnavailable, ReplyError):
             return
-        for uuid in live.rang - live.ends.keys() - {leg.uuid for leg in listed}:
+        for uuid in set(live.rang) - live.ends.keys() - {leg.uuid for leg in listed}:
             event = self._find_cdr(live.attempt.call_ref, uuid)
             if event is not None:
                 live.ends.setdefault(uuid, event)

@@ -119,7 +119,7 @@ class Transferring:
         until = time.monotonic() + _BRIDGED
         while node_clock.now() - (live.attempt.bridged_at or 0.0) < _BRIDGED and time.monotonic() < until:
             try:
-                if live.switch.api(f"uuid_getvar {leg} bridge_uuid").strip() not in ("", "_undef_"):
+                if variable(live.switch, leg, "bridge_uuid"):
                     return
             except (SwitchUnavailable, ReplyError):
                 return
@@ -262,6 +262,12 @@ def set_variables(switch: Switch, leg: str, variables: Mapping[str, str], plan: 
     escaped = {name: value.replace(" ", "\\s").replace("'", "\\'") for name, value in plan.items()}
     pairs = ";".join(f"{name}={value}" for name, value in {**dialstring.encoded(variables), **escaped}.items())
     switch.api(f"uuid_setvar_multi {leg} {pairs}")
+
+
+def variable(switch: Switch, leg: str, name: str) -> str:
+    """Return a leg's variable; empty if it has none. :raises SwitchUnavailable, ReplyError: the leg isn't there."""
+    value = switch.api(f"uuid_getvar {leg} {name}").strip()
+    return "" if value == "_undef_" else value
 
 
 def _undo(old: Attempt, new: Attempt) -> None:
