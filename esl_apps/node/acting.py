@@ -186,16 +186,24 @@ class Acting:
         return state_of(attempt)
 
     def _hold(self, live: Live, _action: Action) -> None:
-        """Play music to the customer. While an application runs on a leg, the switch passes on no sound in either
-        direction; and it stops the music when the other leg ends."""
         attempt = live.attempt
         if attempt.held:
             return
-        raw = wire.execute_on(customer(attempt), "playback", self.music(), dialstring.UNHEARD, loops=-1)
-        live.switch.api(f"uuid_exists {customer(attempt)}")
-        live.switch.post_raw(raw)
+        self.play_music(live)
         talk.hold(attempt, node_clock.now(), on=True)
         attempt.note(actions.HOLD)
+
+    def play_music(self, live: Live) -> None:
+        """Play music to the customer. While an application runs on a leg, the switch passes on no sound in either
+        direction; and it stops the music when the other leg ends."""
+        leg = customer(live.attempt)
+        raw = wire.execute_on(leg, "playback", self.music(), dialstring.UNHEARD, loops=-1)
+        live.switch.api(f"uuid_exists {leg}")
+        live.switch.post_raw(raw)
+
+    def stop_music(self, live: Live) -> None:
+        """End what :meth:`play_music` plays."""
+        live.switch.api(f"uuid_break {customer(live.attempt)} all")
 
     def music(self) -> str:
         """Return the music on hold, as the argument of ``playback``."""
@@ -204,7 +212,7 @@ class Acting:
     def _resume(self, live: Live, _action: Action) -> None:
         attempt = live.attempt
         if attempt.held:
-            live.switch.api(f"uuid_break {customer(attempt)} all")
+            self.stop_music(live)
             talk.hold(attempt, node_clock.now(), on=False)
             attempt.note(actions.RESUME)
 

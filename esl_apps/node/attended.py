@@ -168,6 +168,7 @@ class Attended:
         old, services = live.attempt, self._services
         stays, new = customer(old), new_ref()
         self._transferring.wait_for_bridge(live, stays)
+        self._end_hold(live)
         for leg in (phone, other.phone):
             # A phone that holds ends the other party's leg with its own, also if that has left its bridge by then.
             live.switch.api(f"uuid_setvar {leg} hold_hangup_xfer_exten hangup:inline")
@@ -180,6 +181,7 @@ class Attended:
         finally:
             if not joined:
                 old.transferred_to = None
+                self._hold_again(live)
         old.note(ATTENDED, f"to {new}")
         old.apart.append(other.call["call_ref"])
         _unmute(live)
@@ -191,6 +193,17 @@ class Attended:
         if has_phone(services.policy.settings, other.number):
             with suppress(SwitchUnavailable, ReplyError):
                 live.switch.api(f"uuid_setvar {other.party} confirm_blind_transfer true")
+
+    def _end_hold(self, live: Live) -> None:
+        """End the music of a party on hold before its leg leaves the bridge in which it plays: it may play on."""
+        if live.attempt.held:
+            self._services.acting.stop_music(live)
+
+    def _hold_again(self, live: Live) -> None:
+        """Undo :meth:`_end_hold`."""
+        if live.attempt.held:
+            with suppress(SwitchUnavailable, ReplyError):
+                self._services.acting.play_music(live)
 
     # The phone's other call --------------------------------------------------------------------------------
 
@@ -204,6 +217,7 @@ class Attended:
             raise not_now(old, "the other call is a transfer, or a consultation")
         leaves = customer(old)
         self._transferring.wait_for_bridge(live, leaves)
+        self._end_hold(live)
         for leg in (action.leg, leaves):
             live.switch.api(f"uuid_setvar {leg} hangup_after_bridge true")
         live.switch.api(f"uuid_setvar {leaves} esl_bleg {action.next}")
@@ -215,6 +229,7 @@ class Attended:
         finally:
             if not joined:
                 old.transferred_to = None
+                self._hold_again(live)
         old.note(JOIN, f"to {action.next}")
         _unmute(live)
         note_parting(old, node_clock.now())
