@@ -26,10 +26,10 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch, SwitchUnavailable
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
-from esl_apps.node.census import Census
+from esl_apps.node.census import Census, is_parked
 from esl_apps.node.hold import Hold
 from esl_apps.node.line import FindCdr, SwitchLine
-from esl_apps.node.live import ATTACH, AWAY, KILLED, Begin, Live
+from esl_apps.node.live import ATTACH, AWAY, KILLED, PARKED, Begin, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.node.tenants import Tenants
@@ -44,6 +44,10 @@ EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_
 _LEGS = 200
 #: Seconds by which the last event of a leg that has ended may come late, and B's end after A's.
 _LATE, _APART = 1.0, 0.5
+#: Seconds after which to ask again for a leg whose end was not heard.
+_ASK_EVERY = 30.0
+#: What a leg without a B-leg was last told that does nothing any more.
+_IDLE = frozenset({"socket", "bridge"})
 
 
 class Calls:
@@ -361,7 +365,8 @@ class Calls:
                 live.poke()
 
     def find_end(self, ref: str, uuid: str, core_uuid: str | None) -> Event | None:
-        """The end of an A-leg whose socket was lost. Waits as long as the switch says that the leg lives.
+        """The end of an A-leg whose socket was lost. Waits as long as the switch says that the leg lives, and hangs it
+        up if no node goes on with it.
 
         None: its FreeSWITCH process is gone, or doesn't know the leg.
         """
@@ -376,6 +381,7 @@ class Calls:
         def nowhere() -> bool:
             return not there() and all(health.switch.connected for health in self._fleet.health.values())
 
+        parked_at = None
         while True:
             if uuid in live.ends:
                 return live.ends[uuid]
@@ -384,7 +390,9 @@ class Calls:
                 return None
             switch = live.switch
             try:
+                asked = time.monotonic()
                 alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
+                parked = alive and is_parked(self.census.legs(switch, asked).get(ref, []), _IDLE)
             except (SwitchUnavailable, ReplyError):
                 # Writing to a connection that has just broken fails at once. Pause, or the greenlet that reads the
                 # connection never runs to notice the break.
@@ -394,7 +402,12 @@ class Calls:
                 # Its last event may still be on its way.
                 live.wait(lambda: uuid in live.ends, time.monotonic() + _LATE)
                 return live.ends.get(uuid)
-            live.wait(lambda: uuid in live.ends or not live.switch.connected, time.monotonic() + 30)
+            parked_at = (parked_at or asked) if parked else None
+            if parked_at is not None and asked - parked_at >= PARKED and self._records.has(live):
+                log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
+                self.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
+            patience = PARKED if parked else _ASK_EVERY
+            live.wait(lambda: uuid in live.ends or not live.switch.connected, time.monotonic() + patience)
 
     def blegs_of(self, live: Live, aleg_uuid: str, open_blegs: Iterable[str]) -> list[Event]:
         """The ends of a call's B-legs, in order. They arrive at about the same time as that of ``aleg_uuid``, which has

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
 
 import msgspec
 from gevent.lock import Semaphore
@@ -41,3 +42,8 @@ class Census:
                     found.setdefault(ref, []).append(leg)
             self._counted[switch.name] = counted, found
             return found
+
+
+def is_parked(legs: Sequence[Event], after: Collection[str]) -> bool:
+    """Whether a call has one leg only, which the switch has told to do nothing but one of these applications."""
+    return len(legs) == 1 and legs[0].var("current_application") in (None, *after)

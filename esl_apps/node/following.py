@@ -29,16 +29,14 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
 from esl_apps.esl.wire import Event
-from esl_apps.node.live import AWAY, Live
+from esl_apps.node.census import is_parked
+from esl_apps.node.live import AWAY, PARKED, Live
 from esl_apps.node.services import Services
 from esl_apps.node.timed_calls import TimedCallPoller
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an answered leg of ours may be alone. Its socket was lost before an application took it, and
-#: FreeSWITCH keeps such a leg for ever (hazard 10).
-PARKED = 10.0
 #: Seconds after which to ask the switch for a leg whose end was not heard.
 ASK_EVERY = 15.0
 #: Seconds after which to look again at a consultation, whose legs may go on in other calls, and at a leg that is alone.
@@ -133,7 +131,7 @@ class Following:
     def _is_parked(self, live: Live, legs: list[Event]) -> bool:
         """Whether its only leg has answered and waits for a node, none of which has told it to do anything."""
         placed = application(live.attempt.app).placed and live.attempt.state == terms.AGENT_ANSWERED
-        return placed and len(legs) == 1 and legs[0].var("current_application") in (None, "socket")
+        return placed and is_parked(legs, ["socket"])
 
     def _is_alone(self, live: Live) -> bool:
         """Whether no process runs the call, as far as Redis knows now. False if it can't say."""

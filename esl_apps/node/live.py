@@ -22,6 +22,9 @@ ATTACH = 5.0
 KILLED = 3.0
 #: Seconds for which a switch may be unreachable before calls whose sockets it dropped are given up.
 AWAY = 5.0
+#: Seconds for which a leg of ours may be alone and do nothing. Its socket was lost, and FreeSWITCH keeps such a leg for
+#: ever (hazard 10).
+PARKED = 10.0
 
 
 #: Seconds by which a wait is late if this process was stopped, and for which it goes on then.

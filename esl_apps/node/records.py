@@ -118,6 +118,12 @@ class Records:
             return self._store.gone_on(live.attempt.call_ref, live.had_by)
         return None
 
+    def has(self, live: Live) -> bool:
+        """Whether this process still has a call, and its caller is in no other one. False if Redis can't say."""
+        with suppress(StoreUnavailable):
+            return self._store.has(live.attempt.call_ref) and self.gone_on(live) is None
+        return False
+
     def let_go(self, attempt: Attempt) -> None:
         """Another process has the call and its record."""
         self._call_log.ended(attempt.call_ref)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
@@ -298,6 +299,15 @@ def find(bench: Bench, live: Live, core_uuid: str | None = "core-1") -> gevent.G
     return gevent.spawn(calls_of(bench).find_end, live.attempt.call_ref, UUID, core_uuid)
 
 
+@contextmanager
+def find_until_looked(bench: Bench, live: Live) -> Iterator[None]:
+    """Look for an end until the switch was asked several times for the leg."""
+    finding = find(bench, live)
+    eventually(lambda: looked(bench))
+    yield
+    finding.kill()
+
+
 def test_calls_end_of_an_unknown_call_is_not_found(bench: Bench) -> None:
     assert calls_of(bench).find_end("r-1", UUID, "core-1") is None
 
@@ -322,6 +332,51 @@ def test_calls_end_is_waited_for_while_the_leg_lives(bench: Bench) -> None:
     headers: dict[str, Any] = {"variable_esl_call_ref": ref}
     bench.switch.say(ends("USER_BUSY", 17, uuid=UUID, **headers))
     assert finding.get(timeout=5).get("Hangup-Cause") == "USER_BUSY"
+
+
+def lose(bench: Bench, monkeypatch: pytest.MonkeyPatch, application: str, *others: dict[str, Any]) -> Live:
+    """A caller whose socket is lost, at the second look."""
+    monkeypatch.setattr(calls_module, "PARKED", 0.02)
+    monkeypatch.setattr(calls_module, "_ASK_EVERY", 0.02)
+    live = begin(bench)
+    own = {"variable_esl_call_ref": live.attempt.call_ref, "variable_current_application": application}
+    show_legs(bench.switch, {"Unique-ID": UUID, **own}, *({**own, **other} for other in others))
+    return live
+
+
+def looked(bench: Bench) -> bool:
+    return bench.switch.heard.count(f"api uuid_exists {UUID}") >= 4
+
+
+@pytest.mark.parametrize("application", ["socket", "bridge"])
+def test_calls_leg_parked_without_its_socket_is_hung_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, application: str
+) -> None:
+    """FreeSWITCH keeps it for ever if the connection closes in the instant in which it is parked."""
+    live = lose(bench, monkeypatch, application)
+    finding = find(bench, live)
+    eventually(lambda: hupalls(bench))
+    assert hupalls(bench)[0] == f"api hupall NORMAL_TEMPORARY_FAILURE esl_call_ref {live.attempt.call_ref}"
+    headers: dict[str, Any] = {"variable_esl_call_ref": live.attempt.call_ref}
+    bench.switch.say(ends("NORMAL_TEMPORARY_FAILURE", 41, uuid=UUID, **headers))
+    assert finding.get(timeout=5).get("Hangup-Cause") == "NORMAL_TEMPORARY_FAILURE"
+
+
+def test_calls_leg_that_rings_or_hears_something_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = lose(bench, monkeypatch, "bridge", {"Unique-ID": OTHER_UUID, "variable_esl_bleg": "s-1"})
+    with find_until_looked(bench, live):
+        assert hupalls(bench) == []
+    bench.switch.heard.clear()
+    live = lose(bench, monkeypatch, "playback")
+    with find_until_looked(bench, live):
+        assert hupalls(bench) == []
+
+
+def test_calls_parked_leg_that_goes_on_elsewhere_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = lose(bench, monkeypatch, "socket")
+    bench.redis_server.client.set(keys.gone_on(live.attempt.call_ref), "r-2 other-process")
+    with find_until_looked(bench, live):
+        assert hupalls(bench) == []
 
 
 def test_calls_end_of_a_leg_the_switch_knows_not_is_none(bench: Bench) -> None:
