@@ -1,0 +1,207 @@
+"""A phone's REFER with Replaces at the node: which calls are joined, what is refused, and what the switch is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.node import attended
+from esl_apps.node.acting import ACTION, OUTCOME, WATCHED
+from esl_apps.node.live import Live
+from tests.support.bench import Bench, Build, click_talk, pass_on
+from tests.support.call_switch import B as CUSTOMER
+from tests.support.peer import UUID as PHONE
+from tests.support.peer import api_response, event, eventually
+
+MINE, TARGET = "dddddddd-0000-4000-8000-000000000004", "eeeeeeee-0000-4000-8000-000000000005"
+"""The legs of the phone's other call: its own, and the other party's."""
+DIALOG = "5a1e@desk-phone"
+_CHANNELS = "api show channels like"
+REFER_TO = f"<sip:0820005678@127.0.0.1?Replaces={DIALOG}%3Bto-tag%3D1%3Bfrom-tag%3D2>"
+
+
+@pytest.fixture(autouse=True)
+def impatient_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attended, "_ONCE_MORE", 0.01)
+
+
+def says(bench: Bench, leg: str, **variables: str) -> None:
+    """Have the switch give a leg's variables."""
+    bench.switch.answers.pop("api uuid_getvar", None)
+    said = {f"api uuid_getvar {leg} {name}": api_response(value) for name, value in variables.items()}
+    bench.switch.answers = {**bench.switch.answers, **said, "api uuid_getvar": api_response("_undef_")}
+
+
+def two_talks(bench: Bench, first: dict[str, Any] | None = None, second: dict[str, Any] | None = None) -> list[Live]:
+    """Two calls of one phone: the one that the REFER comes on, and the one that it names."""
+    calls = [
+        click_talk(bench, **(first or {})),
+        click_talk(bench, **{"aleg_uuid": MINE, "bleg_uuid": TARGET, **(second or {})}),
+    ]
+    rows = [f'{{"uuid":"{leg}","direction":"outbound","name":"sofia/internal/1000@pbx"}}' for leg in (PHONE, MINE)]
+    # Before the answer to a list of all channels.
+    listed = {_CHANNELS: api_response(f'{{"rows":[{",".join(rows)}]}}')}
+    bench.switch.answers = {**listed, **bench.switch.answers}
+    says(bench, PHONE, _sofia_replaces_=DIALOG, esl_account_id="acme")
+    ref = calls[1].attempt.call_ref
+    says(bench, MINE, sip_call_id=DIALOG, esl_account_id="acme", esl_call_ref=ref, bridge_uuid=TARGET)
+    return calls
+
+
+def refer(bench: Bench, live: Live, leg: str = PHONE, header: str = REFER_TO) -> None:
+    headers = {"Event-Subclass": WATCHED, "Unique-ID": leg, "Header-Value": header}
+    for node in bench.switch.connections:
+        node.say(event("CUSTOM", {**headers, "variable_esl_call_ref": live.attempt.call_ref}))
+
+
+def told(bench: Bench, start: str) -> list[str]:
+    return [text.removeprefix("api ") for text in bench.switch.heard if text.startswith(f"api {start}")]
+
+
+def refusal(live: Live) -> str:
+    """Return why a transfer was refused, and check that the call goes on."""
+    attempt: Attempt = live.attempt
+    eventually(lambda: any(moment.what == "transfer_refused" for moment in attempt.timeline))
+    assert not attempt.ended
+    assert attempt.transferred_to is None
+    return next(moment.detail for moment in attempt.timeline if moment.what == "transfer_refused")
+
+
+def test_attended_joins_the_other_two_parties(bench: Bench) -> None:
+    first, second = two_talks(bench)
+    refer(bench, first)
+    eventually(lambda: first.attempt.ended and second.attempt.ended)
+    assert told(bench, "uuid_bridge") == [f"uuid_bridge {CUSTOMER} {TARGET}"]
+    assert sorted(told(bench, "uuid_kill")) == sorted([f"uuid_kill {PHONE}", f"uuid_kill {MINE}"])
+    assert "hupall" not in " ".join(bench.switch.heard)
+    new = first.attempt.transferred_to
+    assert new is not None
+    assert second.attempt.transferred_to == new
+    # One session, which the new call closes.
+    assert second.attempt.session_ref == first.attempt.session_ref
+    joined = bench.services.calls.live[new].attempt
+    assert (joined.extension, joined.number) == ("0820001234", "0820001234")
+    assert (joined.aleg_uuid, joined.bleg_uuid, joined.state) == (CUSTOMER, TARGET, terms.BRIDGED)
+    assert {record["end_reason"] for record in bench.records()} == {terms.ANSWERED}
+
+
+def test_attended_without_replaces_is_no_matter_of_the_node(bench: Bench) -> None:
+    first, _second = two_talks(bench)
+    refer(bench, first, header="<sip:0820005678@127.0.0.1>")
+    refer(bench, first, leg="not a leg")
+    bench.services.calls.on_event(first.switch, event_after(bench, first))
+    assert not told(bench, "uuid_getvar")
+
+
+def event_after(bench: Bench, live: Live) -> Any:
+    """Return the end of a leg that the switch has told after all that it was to say before."""
+    headers = {"variable_esl_call_ref": live.attempt.call_ref, "Unique-ID": "99999999-0000-4000-8000-000000000009"}
+    bench.switch.say(event("CHANNEL_HANGUP_COMPLETE", headers))
+    eventually(lambda: live.ends)
+    return next(iter(live.ends.values()))
+
+
+def test_attended_to_an_unknown_dialog_ends_the_call(bench: Bench) -> None:
+    """The switch dials what such a REFER names, past all checks."""
+    first, second = two_talks(bench)
+    says(bench, PHONE, _sofia_replaces_="_undef_")
+    refer(bench, first)
+    eventually(lambda: told(bench, "hupall CALL_REJECTED"))
+    assert told(bench, "hupall CALL_REJECTED") == [f"hupall CALL_REJECTED sip_h_X-FS-Refer-From {PHONE}"]
+    assert first.attempt.cancelled_by == terms.SYSTEM
+    assert not second.attempt.ended
+
+
+@pytest.mark.parametrize(
+    ("leg", "variable", "value", "reason"),
+    [
+        (MINE, "sip_call_id", "another@phone", "no such call"),
+        (MINE, "esl_account_id", "globex", "not of the same client"),
+        (MINE, "esl_call_ref", "_undef_", "no node has"),
+        (MINE, "esl_call_ref", "01a22b1a-0000-7000-8000-000000000000", "no node has"),
+    ],
+)
+def test_attended_of_what_isnt_the_phones_is_refused(
+    bench: Bench, leg: str, variable: str, value: str, reason: str
+) -> None:
+    first, second = two_talks(bench)
+    says(bench, leg, **{variable: value})
+    refer(bench, first)
+    assert reason in refusal(first)
+    assert not second.attempt.ended
+    assert not told(bench, "uuid_bridge")
+
+
+def test_attended_on_another_leg_than_the_phones_is_refused(bench: Bench) -> None:
+    first, second = two_talks(bench)
+    says(bench, CUSTOMER, _sofia_replaces_=DIALOG)
+    refer(bench, first, leg=CUSTOMER)
+    assert refusal(first) == "only the agent's registered phone transfers"
+    assert not second.attempt.ended
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ({"extension": "0820009999"}, {}, "only the agent's registered phone transfers"),
+        ({"integrator": "globex"}, {}, "not configured any more"),
+        ({}, {"extension": "1001"}, "the other call is not that phone's"),
+        ({}, {"number": ""}, "has no number"),
+        ({}, {"session_ref": "01a22b1a-0000-7000-8000-000000000001"}, "a transfer, or a consultation"),
+    ],
+)
+def test_attended_of_calls_that_dont_fit_is_refused(
+    bench: Bench, first: dict[str, Any], second: dict[str, Any], reason: str
+) -> None:
+    one, other = two_talks(bench)
+    for live, fields in ((one, first), (other, second)):
+        for name, value in fields.items():
+            setattr(live.attempt, name, value)
+    refer(bench, one)
+    assert reason in refusal(one)
+    assert not other.attempt.ended
+    assert not told(bench, "uuid_bridge")
+
+
+def test_attended_that_the_switch_refuses_leaves_both_calls(bench: Bench) -> None:
+    first, second = two_talks(bench, {"held": True})
+    bench.switch.answers["api uuid_bridge"] = api_response("-ERR no such channel\n")
+    refer(bench, first)
+    eventually(lambda: told(bench, "uuid_bridge"))
+    eventually(lambda: second.attempt.transferred_to is None and first.attempt.transferred_to is None)
+    assert not first.attempt.ended
+    assert not second.attempt.ended
+    assert not told(bench, "uuid_kill")
+
+
+def test_attended_twice_joins_once(bench: Bench) -> None:
+    first, second = two_talks(bench)
+    resumed = bench.switch.stop_at(_CHANNELS)
+    refer(bench, first)
+    refer(bench, first)
+    refer(bench, first)
+    eventually(lambda: any(moment.what == "transfer_refused" for moment in first.attempt.timeline))
+    del bench.switch.answers[_CHANNELS]
+    resumed.set()
+    assert not second.attempt.ended
+
+
+def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
+    here = build().connect()
+    there = build(name="app2", known=here.switches).connect()
+    first, mine = two_talks(here)
+    here.services.calls.release(mine)
+    second = click_talk(there, aleg_uuid=MINE, bleg_uuid=TARGET)
+    there.flush()
+    says(here, MINE, esl_call_ref=second.attempt.call_ref)
+    refer(here, first)
+    pass_on(here.switch, ACTION)
+    pass_on(here.switch, OUTCOME)
+    eventually(lambda: first.attempt.ended and second.attempt.ended)
+    new = first.attempt.transferred_to
+    assert second.attempt.transferred_to == new
+    assert new in here.live
+    assert new not in there.live
