@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from msgspec import field
@@ -394,7 +395,7 @@ class Dialplan(Section, frozen=True):
     """Host:port of all nodes, the nearest first; empty: only this node."""
 
 
-class Config(Section, frozen=True):
+class Config(Section, frozen=True, dict=True):
     """One node's configuration."""
 
     node: Node = field(default_factory=Node)
@@ -466,7 +467,12 @@ class Config(Section, frozen=True):
         return self.node.advertise or self.node.listen
 
     def integrator(self, name: str) -> Integrator | None:
-        return next((integrator for integrator in self.integrators if integrator.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Integrator]:
+        # The first of a name, until the rules have refused the second.
+        return {integrator.name: integrator for integrator in reversed(self.integrators)}
 
 
 class ReadConfig(Config, frozen=True):

@@ -209,6 +209,7 @@ HEADERS = {"Outbound-Name": "outbound_name", "Callee-Timeout": "callee_timeout",
 _HINTS = get_type_hints(CallOptions, include_extras=True)
 #: The names of the fields.
 OPTIONS = CallOptions.__struct_fields__
+_NAMES = frozenset(OPTIONS)
 
 
 def expected(field: str) -> str:
@@ -218,6 +219,8 @@ def expected(field: str) -> str:
 
 def read(fields: Mapping[str, object], allowed: Allowances, faults: list[Fault]) -> CallOptions:
     """Read the options among a request's fields. A wrong one adds a fault and is left out."""
+    if _NAMES.isdisjoint(fields):
+        return NO_OPTIONS
     values = {}
     for name in OPTIONS:
         value = fields.get(name)

@@ -131,7 +131,7 @@ class Charge:
         """
         self.call_ref = call_ref
         """The attempt that it belongs to now."""
-        self.levels = tuple(level.name for level in levels)
+        self.levels = tuple([level.name for level in levels])
         self.number = number
         self.aleg = aleg
         self.owner = owner
@@ -141,8 +141,8 @@ class Charge:
         self.adopted = False
         """Taken over from a process that died: counted there, and paid for here from now on."""
         leg_bounds = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))
-        lengths = [bound.limits.longest_call for bound in leg_bounds]
-        self.longest: float | None = min((length for length in lengths if length is not None), default=None)
+        lengths = [length for bound in leg_bounds if (length := bound.limits.longest_call) is not None]
+        self.longest: float | None = min(lengths, default=None)
         self.tickets = [Ticket(bound) for bound in leg_bounds if bound.limits.counts]
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""

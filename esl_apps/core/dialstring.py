@@ -168,14 +168,8 @@ class Endpoints:
         ``as_asked``: ``{number}`` is the number as the client gave it (click2dial), otherwise its E.164 digits.
         Empty if the configuration has no dial string for it.
         """
-        values = {
-            "e164": number.e164,
-            "plus": number.plus,
-            "national": number.national,
-            "dialled": number.dialled,
-            "number": number.dialled if as_asked or number.is_extension else number.e164,
-        }
-        endpoints = [_fill(template, values) for template in self._templates(number)]
+        given = number.dialled if as_asked or number.is_extension else number.e164
+        endpoints = [_fill(template, number, given) for template in self._templates(number)]
         return tuple(endpoints if number.is_extension else map(self._gateway, endpoints))
 
     def registration(self, extension: Number) -> str | None:
@@ -203,13 +197,27 @@ class Endpoints:
         return self.external
 
 
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        if not _DIGITS.fullmatch(values[match[1]]):
-            raise ValueError("an endpoint with something else than a number in it")
-        return values[match[1]]
+#: The forms of a number that a template may name, beside ``number``.
+_FORMS = frozenset({"e164", "plus", "national", "dialled"})
 
-    endpoint = re.sub(r"\{(\w+)\}", value, template)
+
+@lru_cache(maxsize=256)
+def _parsed(template: str) -> list[str]:
+    """Return the parts of a template: its own text, and between two texts the name of a form."""
+    parts = re.split(r"\{(\w+)\}", template)
+    if unknown := {*parts[1::2]} - _FORMS - {"number"}:
+        raise KeyError(unknown.pop())
+    return parts
+
+
+def _fill(template: str, number: Number, given: str) -> str:
+    """``given``: stands for ``{number}``."""
+    parts = _parsed(template).copy()
+    for i in range(1, len(parts), 2):
+        parts[i] = given if parts[i] == "number" else getattr(number, parts[i])
+        if not _DIGITS.fullmatch(parts[i]):
+            raise ValueError("an endpoint with something else than a number in it")
+    endpoint = "".join(parts)
     if not _ENDPOINT.fullmatch(endpoint):
         raise ValueError("an endpoint with something else than a number in it")
     return endpoint
@@ -217,7 +225,7 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 def caller_id(number: Number, how: str) -> str:
     """Format a number as ``dial.caller_id_format`` says: ``as_given``, ``e164``, ``plus`` or ``national``."""
-    return {"as_given": number.dialled, "e164": number.e164, "plus": number.plus, "national": number.national}[how]
+    return str(getattr(number, "dialled" if how == "as_given" else how))
 
 
 def originate(leg: Mapping[str, str], endpoint: str, application: str) -> str:

@@ -79,15 +79,22 @@ class Limits:
     minutes_per_hour: int | None = None
     destinations: Mapping[Destination, Limits] = field(default_factory=dict)
     """Limits of single destinations, on top."""
+    timed: bool = field(init=False, repr=False, compare=False)
+    """Whether seconds have to be counted."""
+    counts: bool = field(init=False, repr=False, compare=False)
+    """Whether calls or seconds have to be counted."""
+
+    def __post_init__(self) -> None:
+        # Once, and not for each leg.
+        timed = self.minutes_per_hour is not None or self.minutes_per_day is not None
+        object.__setattr__(self, "timed", timed)
+        counts = timed or self.calls_per_hour is not None or self.calls_per_day is not None
+        object.__setattr__(self, "counts", counts)
 
     @property
-    def counts(self) -> bool:
-        """Whether calls or seconds have to be counted."""
-        return self.timed or self.calls_per_hour is not None or self.calls_per_day is not None
-
-    @property
-    def timed(self) -> bool:
-        return self.minutes_per_hour is not None or self.minutes_per_day is not None
+    def empty(self) -> bool:
+        """Whether it bounds nothing but perhaps single destinations."""
+        return not self.counts and self.longest_call is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,8 @@ def bounds(levels: Sequence[Level], number: Number | None, ref: str, *, aleg: bo
                 risky = Limits(calls_per_hour=breaker.high_risk_calls_per_hour)
                 yield Bound(f"{BREAKER}:{level.name}/{HIGH_RISK}", leg_ref, risky, level.name, breaker.end_calls)
         for prefix, trips, limits, end_calls in named:
-            yield Bound(prefix + level.name, ref, limits, trips, end_calls, timed=owner)
+            if not limits.empty:
+                yield Bound(prefix + level.name, ref, limits, trips, end_calls, owner)
             for destination, own in limits.destinations.items():
                 if number is not None and destination.matches(number):
                     scope = f"{level.name}/{destination}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from esl_apps.core import call_options
 from esl_apps.core.call_options import NO_OPTIONS, OPTIONS, CallOptions
@@ -33,13 +34,13 @@ _EXPECTED = {
 _FIELDS = (*PATTERNS, "call_ref", *OPTIONS)
 #: The ``outbound_id`` that shows one of the integrator's caller IDs, any of them.
 RANDOM = "random"
-_CAMPAIGN = re.compile(r"tvc_.*", re.DOTALL)
+#: Begins an ``outbound_id`` that names a campaign.
+_CAMPAIGN = "tvc_"
 #: Longer references are cut, not refused, as Teleforge does.
 CONTACT_REF_LENGTH = 230
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """A request that may be dialled."""
 
     agent: Number
@@ -196,12 +197,11 @@ class IntegratorRules:
     def _read(self, field: str, value: object, faults: list[Fault]) -> tuple[Number | None, str]:
         """Read a field's number, and the digits behind it. A text that matches the field's pattern stays as it is;
         any other is matched in each canonical form of the number that it is."""
-        expected = self.expected(field)
         if value is None or value == "":
-            faults.append(Fault(field, "required", f"missing; expected {expected}"))
+            faults.append(Fault(field, "required", f"missing; expected {self.expected(field)}"))
             return None, ""
         if not isinstance(value, str):
-            faults.append(Fault(field, "type", f"expected a string: {expected}"))
+            faults.append(Fault(field, "type", f"expected a string: {self.expected(field)}"))
             return None, ""
         matches = self._patterns[field].fullmatch
         try:
@@ -213,12 +213,12 @@ class IntegratorRules:
             number = read(text, self.plan)
         except NotDialable as error:
             code = "not_dialable" if matches(value) else "pattern"
-            faults.append(Fault(field, code, f"{error}; expected {expected}"))
+            faults.append(Fault(field, code, f"{error}; expected {self.expected(field)}"))
             return None, ""
         written = forms(number, self.plan, international=field == "outbound_id")
         found = next((form for form in written if matches(form.dialled)), None)
         if found is None:
-            faults.append(Fault(field, "pattern", f"read as {number.plus}; expected {expected}"))
+            faults.append(Fault(field, "pattern", f"read as {number.plus}; expected {self.expected(field)}"))
         return found, digits
 
     def _number(self, field: str, value: object, faults: list[Fault]) -> tuple[Number | None, str]:
@@ -243,8 +243,8 @@ class IntegratorRules:
             message = "this integrator has no caller IDs to choose from (random_caller_id: true, caller_ids)"
             faults.append(Fault("outbound_id", "not_allowed", message))
             return None
-        if isinstance(value, str) and _CAMPAIGN.fullmatch(value) and self._patterns["outbound_id"].fullmatch(value):
-            return self._of_campaign(value[4:], faults, peek=peek)
+        if isinstance(value, str) and value.startswith(_CAMPAIGN) and self._patterns["outbound_id"].fullmatch(value):
+            return self._of_campaign(value.removeprefix(_CAMPAIGN), faults, peek=peek)
         number, _ = self._read("outbound_id", value, faults)
         if number is not None and self._caller_ids and number.subscriber not in self._caller_ids:
             faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))

@@ -13,12 +13,14 @@ EXTENSION = {"extension_e164": None, "extension_class": EXTENSION_CLASS, "extens
 
 def first(number: Number | None) -> dict[str, Any]:
     """Return the fields of an attempt for A's party. None: its number is withheld or can't be read."""
-    return dict(zip(("extension_e164", "extension_class", "extension_country"), _facts(number), strict=True))
+    e164, klass, country = _facts(number)
+    return {"extension_e164": e164, "extension_class": klass, "extension_country": country}
 
 
 def second(number: Number | None) -> dict[str, Any]:
     """Return the fields of an attempt for B's party."""
-    return dict(zip(("number_e164", "number_class", "country"), _facts(number), strict=True))
+    e164, klass, country = _facts(number)
+    return {"number_e164": e164, "number_class": klass, "country": country}
 
 
 def _facts(number: Number | None) -> tuple[str | None, str | None, str | None]:

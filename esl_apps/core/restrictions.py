@@ -30,6 +30,8 @@ def denied(number: Number, *levels: Mapping[str, ClassRule]) -> str:
         for klass, rule in level.items():
             if rule.action == "deny" and number.is_of(klass):
                 return klass
+    if number.built_in not in DENIED_UNLESS_ALLOWED and not number.high_risk:
+        return ""
     allows = {klass for level in levels for klass, rule in level.items() if rule.action == "allow"}
     if number.built_in in DENIED_UNLESS_ALLOWED and number.built_in not in allows:
         return number.built_in

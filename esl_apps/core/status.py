@@ -87,16 +87,17 @@ def is_ref(text: str) -> bool:
 
 def snapshot(attempt: Attempt) -> dict[str, Any]:
     """Return a call as it is now, in JSON's own types."""
+    shift = node_clock.clock.shift
     timeline: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
     for moment in attempt.timeline:
-        what = moment.what
+        what, at = moment.what, _shown(moment.at) if shift else moment.at
         if what in _STATES:
-            timeline.append({"state": what, "at": _shown(moment.at), "detail": moment.detail})
+            timeline.append({"state": what, "at": at, "detail": moment.detail})
         else:
-            decisions.append({"what": what, "at": _shown(moment.at), "detail": moment.detail})
+            decisions.append({"what": what, "at": at, "detail": moment.detail})
     result = _STATUS.of(attempt)
-    if node_clock.clock.shift:
+    if shift:
         for key in _STATUS.rounded:
             result[key] = None if result[key] is None else _shown(result[key])
     result["timeline"], result["decisions"] = timeline, decisions
@@ -111,4 +112,4 @@ def steady(attempt: Attempt) -> dict[str, Any]:
 
 
 def _shown(at: float) -> float:
-    return node_clock.milliseconds(node_clock.shown(at)) if node_clock.clock.shift else at
+    return node_clock.milliseconds(node_clock.shown(at))

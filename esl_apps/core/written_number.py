@@ -42,6 +42,9 @@ def split(text: str) -> Written:
     """:raises NotDialable: it has a parameter that isn't known, or digits that can't be sent."""
     if len(text) > LONGEST:
         raise NotDialable(f"expected at most {LONGEST} characters")
+    if text.isdigit() and text.isascii():
+        # As most clients write it.
+        return Written(text)
     match = _PARTS.fullmatch(_TEL.sub("", ascii_digits(text), count=1))
     if match is None:
         raise NotDialable("expected one line")

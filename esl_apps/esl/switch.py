@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-import uuid as uuidlib
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from gevent.event import AsyncResult
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
+from esl_apps.core.reference import new_job
 from esl_apps.esl import wire
 from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
@@ -472,7 +472,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         The Job-UUID is chosen here: the answer can come before the reply in which FreeSWITCH would name one.
         :raises SwitchUnavailable: not connected. :raises ValueError: a line break in the command.
         """
-        job = Job(str(uuidlib.uuid4()))
+        job = Job(new_job())
         raw = wire.command("bgapi " + command)
         self._jobs[job.uuid] = job
         try:

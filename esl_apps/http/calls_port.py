@@ -74,10 +74,12 @@ class CallsPort:
         :raises Problem: as ``Door.check``; 401 for an agent token that has expired; 404 for another agent's call.
         """
         _config, known, tokens = self._tokens()
-        agent_token = tokens.read(token_of(req))
+        given = token_of(req)
+        agent_token = tokens.read(given)
         if agent_token is not None:
             known = [*known, agent_token[0]]
-        holder = req.context.holder = self.door.check(req, known, *scopes)
+        holder = req.context.holder = self.door.find(req, given, known)
+        self.door.enter(holder, *scopes)
         if agent_token is None or holder.agent is None:
             return
         if agent_token[1] <= time.time():

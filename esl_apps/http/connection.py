@@ -361,10 +361,10 @@ def _head_of(status: str, headers: list[tuple[str, str]], hint: str) -> bytes:
     """
     lines = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers], f"date: {_date(int(time.time()))}"]
     lines += ("connection: keep-alive", f"keep-alive: {hint}") if hint else ("connection: close",)
-    for line in lines:
-        if "\r" in line or "\n" in line:
-            raise ValueError("a line break in a header")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    text = "\r\n".join(lines)
+    if not text.count("\r") == text.count("\n") == len(lines) - 1:
+        raise ValueError("a line break in a header")
+    return f"{text}\r\n\r\n".encode("latin-1")
 
 
 def answer_of(refused: BadRequest) -> bytes:

@@ -57,13 +57,14 @@ class Outboxes:
             client = redis_client.connect(config.redis.url, observe=observer(HISTORY))
             self.history = HistoryOutbox(HISTORY, folder / HISTORY, client, None, tell, disk)
             """The outbox of all histories, which are in the top-level Redis: one journal for all integrators."""
+            self._each: tuple[Lanes | HistoryOutbox, ...] = (*by_url.values(), self.history)
             self._push_leftovers(folder, {HISTORY, *(_folder_of(url) for url in by_url)})
         except OSError as error:
             raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
 
     def __iter__(self) -> Iterator[Lanes | HistoryOutbox]:
         """Each outbox once."""
-        return iter([*self.lanes, self.history])
+        return iter(self._each)
 
     @property
     def lanes(self) -> set[Lanes]:
@@ -83,7 +84,9 @@ class Outboxes:
     @property
     def overflows(self) -> list[str]:
         """Why no more calls can be taken: their records could be kept nowhere."""
-        return [f"outbox {one.name}: the disk is full and Redis takes no records" for one in self if one.overflows]
+        return [
+            f"outbox {one.name}: the disk is full and Redis takes no records" for one in self._each if one.overflows
+        ]
 
     def drain(self, seconds: float) -> None:
         """Wait until every Redis has taken its records; each has ``seconds``, all at the same time."""

@@ -152,7 +152,7 @@ class Outgoing:
         reasons = self._services.readiness.reasons()
         if reasons:
             raise Full("; ".join(reasons))
-        if self._services.readiness.full:
+        if self._services.readiness.has_most_calls:
             raise Full("this node is full")
 
     def _switch(self) -> Switch:

@@ -41,10 +41,8 @@ class Readiness:
 
     def reasons(self) -> list[str]:
         """Why this node takes no calls; empty if it does."""
-        reasons = []
-        if self.draining:
-            reasons.append("draining")
-        if not any(switch.connected and switch.name not in self.paused for switch in self._switches):
+        reasons = ["draining"] if self.draining else []
+        if not [switch for switch in self._switches if switch.connected and switch.name not in self.paused]:
             for switch in self._switches:
                 reasons.append(f"switch {switch.name}: {'paused' if switch.connected else switch.last_error}")
         return [*reasons, *self._store.reasons, *self._overflows()]
@@ -58,4 +56,9 @@ class Readiness:
     @property
     def full(self) -> bool:
         """Whether ``max_calls`` are up, counting those whose first leg still rings, or records can't be kept."""
-        return len(self._live) >= self._max_calls or self.sockets > self._max_calls or bool(self._overflows())
+        return self.has_most_calls or bool(self._overflows())
+
+    @property
+    def has_most_calls(self) -> bool:
+        """Whether ``max_calls`` are up, counting those whose first leg still rings."""
+        return len(self._live) >= self._max_calls or self.sockets > self._max_calls

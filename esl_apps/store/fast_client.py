@@ -68,11 +68,11 @@ class FastClient:
         self.observe(perf_counter() - began)
         if raise_on_error:
             raise_first(answers)
-        readers = [_READERS.get(command[0]) for command in commands]
-        return [
-            answer if read is None or isinstance(answer, StoreUnavailable) else read(answer)
-            for read, answer in zip(readers, answers, strict=True)
-        ]
+        for i, command in enumerate(commands):
+            read = _READERS.get(command[0])
+            if read is not None and not isinstance(answers[i], StoreUnavailable):
+                answers[i] = read(answers[i])
+        return answers
 
     def masters(self) -> list[FastClient]:
         """The servers that take writes."""

@@ -73,7 +73,7 @@ class Lanes:
 
     @property
     def overflows(self) -> bool:
-        return any(lane.overflows for lane in self)
+        return self._shared.overflows or any(lane.overflows for lane in self._lanes.values())
 
     def start(self) -> None:
         self._started = True

@@ -70,11 +70,10 @@ class Script:
     def note(self, keys: Sequence[str], answer: object) -> None:
         """Log once if the script can't use its keys, until it can."""
         # Another script may be able to use the same first key.
-        use = f"{self.sha} {keys[0]}"
         if isinstance(answer, Fault):
-            unreadable.say(use, answer, keys)
-        elif not isinstance(answer, StoreUnavailable):
-            unreadable.mended(use)
+            unreadable.say(f"{self.sha} {keys[0]}", answer, keys)
+        elif unreadable.are_known() and not isinstance(answer, StoreUnavailable):
+            unreadable.mended(f"{self.sha} {keys[0]}")
 
     def on(self, keys: Sequence[str], args: Sequence[Any]) -> Run:
         """For :func:`run_all`."""
@@ -89,21 +88,16 @@ def run_all(client: Client, runs: Sequence[Run], *, strict: bool = True, quiet: 
     """
     if not runs:
         return []
-    answers = _send(client, [("EVALSHA", run.script.sha, run) for run in runs])
+    commands = [("EVALSHA", run.script.sha, len(run.keys), *run.keys, *run.args) for run in runs]
+    answers: list[Any] = client.send_all(commands, raise_on_error=False)
     lost = [i for i, answer in enumerate(answers) if isinstance(answer, NoScript)]
     if lost:
-        again = _send(client, [("EVAL", runs[i].script.text, runs[i]) for i in lost])
-        for i, answer in zip(lost, again, strict=True):
+        loading = [("EVAL", runs[i].script.text, *commands[i][2:]) for i in lost]
+        for i, answer in zip(lost, client.send_all(loading, raise_on_error=False), strict=True):
             answers[i] = answer
     for run, answer in zip(runs, answers, strict=True):
         if not quiet:
             run.script.note(run.keys, answer)
     if strict:
         raise_first(answers)
-    return answers
-
-
-def _send(client: Client, commands: Sequence[tuple[str, str, Run]]) -> list[Any]:
-    sent = [(command, script, len(run.keys), *run.keys, *run.args) for command, script, run in commands]
-    answers: list[Any] = client.send_all(sent, raise_on_error=False)
     return answers

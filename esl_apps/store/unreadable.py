@@ -22,6 +22,11 @@ def say(use: str, error: Exception, keys: Sequence[str]) -> None:
         log.error("key_unreadable", extra={"key": " ".join(keys[:_NAMED]), "reason": str(error)})
 
 
+def are_known() -> bool:
+    """Whether any key is unreadable, as far as this process has seen."""
+    return bool(_said)
+
+
 def mended(use: str) -> None:
     """Note that it has not failed this time: the next failure is logged again."""
     _said.discard(use)

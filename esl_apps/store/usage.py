@@ -142,7 +142,7 @@ class UsageStore:
         )
 
     def tripped(self, *charges: Charge) -> Refusal | None:
-        if self._breakers is None:
+        if self._breakers is None or not charges or not self._breakers.tripped:
             return None
         scopes = (self._breakers.covering(charge.levels, charge.number) for charge in charges)
         return next((Refusal(BREAKER, scope) for scope in scopes if scope is not None), None)

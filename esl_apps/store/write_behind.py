@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from esl_apps.store.connection import Command
 from esl_apps.store.errors import Fault, NotReady, Reply
@@ -25,8 +26,7 @@ BATCH = 500
 AGAIN_FIRST, AGAIN_LAST = 1.0, 30.0
 
 
-@dataclass(slots=True)
-class Group:
+class Group(Struct):
     commands: dict[str, Command] = field(default_factory=dict)
     """By what they are about; a newer one takes the place of an older one."""
     refusal: Reply | None = None
@@ -45,6 +45,7 @@ class WriteBehind:
         self._client = client
         self._clock = clock
         self._groups: dict[str, Group] = {}
+        """Those with commands that wait, or that Redis has refused."""
 
     def put(self, group: str, about: str, command: Command) -> None:
         known = self._groups.get(group)
@@ -69,13 +70,15 @@ class WriteBehind:
 
     @property
     def waiting(self) -> int:
-        return sum(len(group.commands) for group in self._groups.values())
+        return sum([len(group.commands) for group in self._groups.values()])
 
     @property
     def refusal(self) -> Reply | None:
         """Why Redis takes no writes, if that isn't the fault of one key."""
-        refusals = (group.refusal for group in self._groups.values())
-        return next((one for one in refusals if one is not None and not isinstance(one, Fault)), None)
+        for group in self._groups.values():
+            if group.refusal is not None and not isinstance(group.refusal, Fault):
+                return group.refusal
+        return None
 
     @property
     def faults(self) -> list[str]:
@@ -110,6 +113,9 @@ class WriteBehind:
                     del group.commands[about]
                 if group.refusal is not None:
                     self._taken(name, group)
+            for name in {name for name, _about, _command in batch}:
+                if not self._groups[name].commands and self._groups[name].refusal is None:
+                    del self._groups[name]
 
     def _due(self) -> list[tuple[str, str, Command]]:
         now = self._clock()

@@ -98,8 +98,17 @@ def test_leg_counts_against_breakers_of_its_own_and_of_high_risk() -> None:
     assert keys([Level("account:acme", None, breaker)], HOME) == ["breaker:account:acme"]
 
 
+def test_leg_does_not_count_where_nothing_is_bounded() -> None:
+    cuba = Limits(destinations={read_destination("country:CU"): Limits(calls_per_day=1)})
+    levels = [Level("system", Limits(), Breaker(Limits())), Level("card:c1", cuba), Level("card:c2", Limits(None, 9))]
+    assert keys(levels, HOME) == ["card:c2"]
+    assert keys(levels, CUBA) == ["card:c1/country:CU", "card:c2"]
+
+
 def test_two_legs_of_a_call_are_one_call_of_a_level() -> None:
-    level = Level("system", Limits(calls_per_day=9, destinations={read_destination("high_risk"): Limits()}))
+    level = Level(
+        "system", Limits(calls_per_day=9, destinations={read_destination("high_risk"): Limits(calls_per_day=9)})
+    )
     first = list(bounds([level], CUBA, "r", aleg=True, owner=True))
     second = list(bounds([level], CUBA, "r", aleg=False, owner=False))
     assert [bound.member for bound in first] == ["r", "r/a"]

@@ -327,13 +327,13 @@ def test_begin_takes_one_round_trip_for_all_bounds(usage: UsageStore, monkeypatc
     levels = [Level(name, every) for name in ("system", "account:acme", KEY)]
     assert begins(usage, of("warm", *levels)) is None
     trips = []
-    send = script._send
+    send_all = usage._client.send_all
 
-    def counted(client: Any, commands: Any) -> Any:
+    def counted(commands: Any, **options: Any) -> Any:
         trips.append(len(commands))
-        return send(client, commands)
+        return send_all(commands, **options)
 
-    monkeypatch.setattr(script, "_send", counted)
+    monkeypatch.setattr(usage._client, "send_all", counted)
     assert begins(usage, of("a", *levels)) is None
     assert trips == [3]
 

@@ -179,3 +179,21 @@ def test_many_commands_are_sent_in_batches(writes: WriteBehind, server: Server) 
     writes.flush()
     assert sizes == [BATCH, BATCH, 1]
     assert writes.waiting == 0
+
+
+def test_command_that_is_dropped_while_it_is_sent_is_gone(writes: WriteBehind, server: Server) -> None:
+    send = server.send_all
+
+    def drop(commands: Sequence[tuple[str, ...]], *, raise_on_error: bool) -> list[Any]:
+        writes.drop("a", "2")
+        return send(commands, raise_on_error=raise_on_error)
+
+    server.send_all = drop  # type: ignore[method-assign]
+    for about in ("1", "2"):
+        writes.put("a", about, ("SET", "a", about))
+    writes.flush()
+    assert writes.waiting == 0
+    server.errors["a"] = OOM
+    writes.put("a", "3", ("SET", "a", "3"))
+    writes.flush()
+    assert writes.refusal is OOM
