@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 from esl_apps.core import causes, node_clock, talk
-from esl_apps.core.call_fields import TIMES, CallFields, values_of
+from esl_apps.core.call_fields import TIMES, CallFields, show_times, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.node_clock import milliseconds
@@ -219,18 +219,17 @@ class Attempt(CallFields, eq=False):
             self.mute_time = round(talk.seconds(self, talk.MUTE, ended_at))
             self.recording_paused = round(talk.seconds(self, talk.PAUSE, ended_at))
         self.held, self.muted, self.recording = False, [], talk.OFF
-        fields = dict(zip(CallFields.__struct_fields__, values_of(self), strict=True))
-        fields["state"], fields["dialed_at"] = ENDED, began
-        fields["ring_seconds"] = self._rung(ended_at)
+        fields = CallFields(*values_of(self))
+        fields.state, fields.dialed_at = ENDED, began
+        fields.ring_seconds = self._rung(ended_at)
         if self.b_seconds is None and self.bridged_at is None and reason != LOST:
-            fields["b_seconds"] = 0.0
-        for name in TIMES:
-            if fields[name] is not None:
-                fields[name] = node_clock.shown(fields[name])
+            fields.b_seconds = 0.0
         if not recorded:
-            fields["recording_url"] = None
-        self.record = Record(
-            **fields,
+            fields.recording_url = None
+        if node_clock.clock.shift:
+            show_times(fields)
+        self.record = Record.of(
+            fields,
             ended_at=node_clock.shown(ended_at),
             end_reason=reason,
             end_code=causes.code(code),

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 import msgspec
 from msgspec.structs import astuple
 
+from esl_apps.core import node_clock
 from esl_apps.core.quality import CallQuality, RingSeconds
 
 #: A text that goes into commands to a switch. It may come from Redis, which others can write to. (``$`` alone would
@@ -205,6 +206,14 @@ def values_of(call: CallFields) -> tuple[Any, ...]:
     """Return the values of a call's fields, in their order. ``call`` is of a class whose first fields these are: an
     attribute by its name costs eight times as much."""
     return astuple(call)[:_COUNT]
+
+
+def show_times(call: CallFields) -> None:
+    """Move a call's times from this node's clock to the system's."""
+    for name in TIMES:
+        at = getattr(call, name)
+        if at is not None:
+            setattr(call, name, node_clock.shown(at))
 
 
 class Published:

@@ -65,7 +65,7 @@ def cdr(record: Record, payload: str = "v4") -> dict[str, Any]:
             if at is not None:
                 fields[key] = milliseconds(at)
         fields["dialed_at"] = int(record.dialed_at)
-    return {key: fields[key] for key in CDR[payload].fields}
+    return dict(fields) if payload == "v4" else {key: fields[key] for key in CDR[payload].fields}
 
 
 def cdr_payload(record: Record, *, payload: str = "v3", dispositions: str = "esl_apps") -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from esl_apps.core.call_fields import CallFields, Shown
+from esl_apps.core.call_fields import CallFields, Shown, values_of
 
 
 class Record(CallFields, frozen=True, kw_only=True, eq=False, dict=True):  # type: ignore[misc] # of one not frozen
@@ -22,3 +22,14 @@ class Record(CallFields, frozen=True, kw_only=True, eq=False, dict=True):  # typ
     hung_up_by: Annotated[str, Shown(cdr="hung_up_by")]
     call_time: Annotated[int, Shown(cdr="call_time")]
     """Whole seconds from the first INVITE to the end."""
+
+    @classmethod
+    def of(cls, call: CallFields, **ending: Any) -> Record:
+        """Return the record of a call that has ended. ``ending``: the fields that only a record has."""
+        values = values_of(call)
+        # By position: by their names, sixty fields take ten times as long.
+        return cls(*values[:_DIALED_AT], *values[_DIALED_AT + 1 :], dialed_at=values[_DIALED_AT], **ending)
+
+
+_DIALED_AT = CallFields.__struct_fields__.index("dialed_at")
+"""In a record it is required, and comes behind those that are not."""

@@ -9,7 +9,7 @@ import msgspec
 
 from esl_apps.core import node_clock
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_fields import TIMES, CallFields, values_of
+from esl_apps.core.call_fields import CallFields, show_times, values_of
 from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, QUEUED, STATES
 from esl_apps.core.versions import LIVE_CALL, NOTHING, Rest
 from esl_apps.store import documents
@@ -73,10 +73,7 @@ def essence(attempt: Attempt, core_uuid: str | None, ahead: float = 0.0, had_by:
     fields: tuple[Any, ...] = (*values_of(attempt), core_uuid, (ahead - shift) or _AGREES, list(had_by))
     result = Essence(*fields) if attempt.rest is NOTHING else StoredEssence(*fields).keep(attempt.rest)
     if shift:
-        for name in TIMES:
-            at = getattr(result, name)
-            if at is not None:
-                setattr(result, name, node_clock.shown(at))
+        show_times(result)
     return result
 
 
