@@ -9,6 +9,7 @@ from typing import Protocol
 
 from esl_apps.core import causes, node_clock
 from esl_apps.core.call import Bridged, Leg
+from esl_apps.esl.header_block import HeaderBlock
 from esl_apps.esl.quality import quality_of
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, decode
@@ -18,14 +19,30 @@ REFERRED = "blind_transfer_uuid"
 OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
 #: Events of a leg that has not ended.
 LIVES = frozenset(OF_BLEGS.encode().split())
-#: A leg's times in its events, in microseconds, and the most bytes that all ten, which are consecutive, take.
-_CREATED_TIME = b"\nCaller-Channel-Created-Time: "
-_ANSWERED_TIME = b"\nCaller-Channel-Answered-Time: "
-_PROGRESS_TIME = b"\nCaller-Channel-Progress-Time: "
-_MEDIA_TIME = b"\nCaller-Channel-Progress-Media-Time: "
-_HANGUP_TIME = b"\nCaller-Channel-Hangup-Time: "
-_HOLD_ACCUM = b"\nCaller-Channel-Hold-Accum: "
-_TIMES = 600
+#: A leg's times in its events, in microseconds.
+_TIMES = HeaderBlock(
+    (
+        b"Caller-Channel-Created-Time",
+        b"Caller-Channel-Answered-Time",
+        b"Caller-Channel-Progress-Time",
+        b"Caller-Channel-Progress-Media-Time",
+        b"Caller-Channel-Hangup-Time",
+        b"Caller-Channel-Transfer-Time",
+        b"Caller-Channel-Resurrect-Time",
+        b"Caller-Channel-Bridged-Time",
+        b"Caller-Channel-Last-Hold",
+        b"Caller-Channel-Hold-Accum",
+    ),
+    (
+        b"Caller-Channel-Created-Time",
+        b"Caller-Channel-Answered-Time",
+        b"Caller-Channel-Progress-Time",
+        b"Caller-Channel-Progress-Media-Time",
+        b"Caller-Channel-Hangup-Time",
+        b"Caller-Channel-Hold-Accum",
+    ),
+    600,
+)
 #: What ``originate_disposition`` says of an originate that has not failed.
 _NO_CAUSE = frozenset({"SUCCESS", "call accepted"})
 
@@ -37,10 +54,8 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
 
     ``with_user``: also read whose extension it rang. That variable is far back in the event.
     """
-    # The times are consecutive, so search only that part of the event for each.
     lines = event.lines
-    start = lines.find(_CREATED_TIME)
-    times = lines[start : start + _TIMES] if start >= 0 else lines
+    created, answered, progress, media, ended, held = _TIMES.read(lines, lines.find(_TIMES.first))
     hung_up = event.name == b"CHANNEL_HANGUP_COMPLETE"
     ahead = clock.ahead
     cause = q850 = disposition = ended_at = None
@@ -52,11 +67,11 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     if hung_up:
         cause = event.get("Hangup-Cause")
         q850 = _code(event, cause, refused=disposition == "recv_refuse")
-        ended_at = _time(times, _HANGUP_TIME, ahead) or node_clock.now()
-        hold = _time(times, _HOLD_ACCUM, 0.0) or 0.0
-    created_at = _time(times, _CREATED_TIME, ahead)
-    ringing_at = _time(times, _PROGRESS_TIME, ahead) or _time(times, _MEDIA_TIME, ahead)
-    answered_at = _time(times, _ANSWERED_TIME, ahead)
+        ended_at = _time(ended, ahead) or node_clock.now()
+        hold = _time(held, 0.0) or 0.0
+    created_at = _time(created, ahead)
+    ringing_at = _time(progress, ahead) or _time(media, ahead)
+    answered_at = _time(answered, ahead)
     uuid = event.uuid or ""
     quality = None
     if hung_up:
@@ -109,16 +124,10 @@ def media_fit(aleg: Event) -> bool:
     return any(aleg.var(name) for name in ("absolute_codec_string", "codec_string", "bypass_media", "proxy_media"))
 
 
-def _time(times: bytes, name: bytes, ahead: float) -> float | None:
+def _time(value: bytes | None, ahead: float) -> float | None:
     """Return a time of a clock that is so many seconds ahead; None if absent or 0, which means that it hasn't
     happened."""
-    at = times.find(name)
-    if at < 0:
-        return None
-    at += len(name)
-    stop = times.find(b"\n", at)
-    value = times[at:stop] if stop >= 0 else times[at:]
-    microseconds = int(value) if value.isdigit() and len(value) < 20 else 0
+    microseconds = int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
     return microseconds / 1e6 - ahead if microseconds else None
 
 

@@ -6,6 +6,7 @@ import re
 from math import sqrt
 
 from esl_apps.core.quality import LegQuality
+from esl_apps.esl.header_block import HeaderBlock
 from esl_apps.esl.wire import decode
 
 #: Where FreeSWITCH writes a variable: among the first, the last, or together with another. A search of the whole event
@@ -17,14 +18,27 @@ _STATUS = b"\nvariable_sip_term_status: "
 _CALL_ID = b"\nvariable_sip_call_id: "
 _CODEC = b"\nvariable_read_codec: "
 _RATE = b"\nvariable_read_rate: "
-#: The first of the leg's RTP statistics, and the most bytes that all of them take: they are written in one go.
-_STATISTICS = b"\nvariable_rtp_audio_in_raw_bytes: "
-_MOST = 2000
-_PACKETS_IN = b"_in_packet_count: "
-_PACKETS_OUT = b"_out_packet_count: "
-_VARIANCE = b"_in_jitter_max_variance: "
-_LOSS = b"_in_jitter_loss_rate: "
-_MOS = b"_in_mos: "
+#: The leg's RTP statistics.
+_STATISTICS = HeaderBlock(
+    [
+        b"variable_rtp_audio_" + name
+        for name in (
+            *(b"in_raw_bytes", b"in_media_bytes", b"in_packet_count", b"in_media_packet_count"),
+            *(b"in_skip_packet_count", b"in_jitter_packet_count", b"in_dtmf_packet_count", b"in_cng_packet_count"),
+            *(b"in_flush_packet_count", b"in_largest_jb_size", b"in_jitter_min_variance", b"in_jitter_max_variance"),
+            *(b"in_jitter_loss_rate", b"in_jitter_burst_rate", b"in_mean_interval", b"in_flaw_total"),
+            *(b"in_quality_percentage", b"in_mos", b"out_raw_bytes", b"out_media_bytes", b"out_packet_count"),
+        )
+    ],
+    (
+        b"variable_rtp_audio_in_packet_count",
+        b"variable_rtp_audio_in_jitter_max_variance",
+        b"variable_rtp_audio_in_jitter_loss_rate",
+        b"variable_rtp_audio_in_mos",
+        b"variable_rtp_audio_out_packet_count",
+    ),
+    2000,
+)
 #: A Call-ID that may be shown and searched for: a phone can send anything.
 _SHOWN = re.compile(r"[!-~]{1,255}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -44,9 +58,9 @@ def quality_of(block: bytes, uuid: str, post_dial_delay: float | None, *, answer
     if at >= 0 and block.startswith(b"outbound\n", at + len(_DIRECTION)):
         quality.gateway = _text(block, block.find(_GATEWAY, at, at + _FIRST), _GATEWAY, _NAME)
         quality.post_dial_delay = None if post_dial_delay is None else round(post_dial_delay, 3)
-    at = block.rfind(_STATISTICS)
+    at = block.rfind(_STATISTICS.first)
     if at >= 0:
-        _read_statistics(quality, block[at : at + _MOST])
+        _note_statistics(quality, *map(_number, _STATISTICS.read(block, at)))
         at = block.rfind(_CODEC, 0, at)
         quality.codec = _text(block, at, _CODEC, _NAME)
         rate = _value(block, block.find(_RATE, at, at + _TOGETHER), _RATE)
@@ -55,27 +69,28 @@ def quality_of(block: bytes, uuid: str, post_dial_delay: float | None, *, answer
     return quality
 
 
-def _read_statistics(quality: LegQuality, block: bytes) -> None:
-    packets, packets_out = _number(block, _PACKETS_IN), _number(block, _PACKETS_OUT)
+def _note_statistics(
+    quality: LegQuality,
+    packets: float | None,
+    variance: float | None,
+    loss: float | None,
+    mos: float | None,
+    packets_out: float | None,
+) -> None:
     quality.packets_in = None if packets is None else int(packets)
     quality.packets_out = None if packets_out is None else int(packets_out)
     if packets:
         # Without packets there is nothing to judge, but the switch says 4.5.
-        quality.mos = _number(block, _MOS)
-        quality.loss = _number(block, _LOSS)
+        quality.mos, quality.loss = mos, loss
         # The switch keeps the variance, in square milliseconds.
-        variance = _number(block, _VARIANCE)
         quality.jitter = None if variance is None else round(sqrt(variance), 2)
 
 
-def _number(block: bytes, name: bytes) -> float | None:
-    at = block.find(name)
-    if at < 0:
+def _number(value: bytes | None) -> float | None:
+    if value is None or len(value) > 19:
         return None
-    at += len(name)
-    value = block[at : block.find(b"\n", at)]
     # Nothing but digits and one point: float() reads "nan" and "1e9", too.
-    return float(value) if len(value) < 20 and value.replace(b".", b"", 1).isdigit() else None
+    return float(value) if value.replace(b".", b"", 1).isdigit() else None
 
 
 def _value(block: bytes, at: int, name: bytes) -> bytes:

@@ -31,6 +31,7 @@ DISCONNECT = b"text/disconnect-notice"
 REJECTION = b"text/rude-rejection"
 
 
+_UNIQUE_ID = b"\nUnique-ID: "
 #: The start of a variable that holds a header of the caller's INVITE.
 _SIP_HEADER = b"\nvariable_sip_h_"
 
@@ -145,15 +146,18 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         """
         key, is_reference = _KEYS[name]
         value = self._find(key)
-        if value is None or (is_reference and (len(value) != LENGTH or not _has_form(value))):
+        if value is None:
             return default
+        if is_reference:
+            return _reference(value) or default
         return decode(value)
 
     @property
     def uuid(self) -> str | None:
         """The ``Unique-ID``; None if there is none. Everything that reads an event asks for it, so it is kept."""
         if self._uuid is None:
-            self._uuid = self.get("Unique-ID")
+            value = self._find(_UNIQUE_ID)
+            self._uuid = None if value is None else _reference(value)
         return self._uuid
 
     def var(self, name: str) -> str | None:
@@ -223,10 +227,15 @@ class Event(GreenswitchEvent):  # type: ignore[misc]
         return f"<{(self.name or self.content_type).decode('latin-1')} {len(self.block)} bytes>"
 
 
+def _reference(value: bytes) -> str | None:
+    """Return a value that is a UUID; None if it is something else."""
+    # By length first, so that the cache holds nothing long.
+    return _text_of(value) if len(value) == LENGTH else None
+
+
 @lru_cache(maxsize=2048)
-def _has_form(value: bytes) -> bool:
-    """Return whether a value of the right length is a UUID."""
-    return _REFERENCE.fullmatch(value) is not None
+def _text_of(value: bytes) -> str | None:
+    return value.decode() if _REFERENCE.fullmatch(value) is not None else None
 
 
 class _Keys(dict[str, tuple[bytes, bool]]):
