@@ -18,7 +18,7 @@ from benchmarks.load.node_bench import OWN, TOKEN, NodeBench
 from esl_apps.apps import click2dial
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.status import snapshot
+from esl_apps.core.status import document
 from esl_apps.store import keys
 from esl_apps.store.calls import CallStore
 
@@ -168,7 +168,7 @@ def write_calls(bench: NodeBench, count: int) -> list[str]:
         for state in (terms.AGENT_RINGING, terms.AGENT_ANSWERED, terms.CALLEE_RINGING, terms.BRIDGED):
             attempt.enter(state, now)
         attempt.end(terms.ANSWERED, 16, terms.CALLEE, now)
-        store.save(attempt.call_ref, functools.partial(snapshot, attempt), None)
+        store.save(attempt.call_ref, functools.partial(document, attempt), None)
         refs.append(attempt.call_ref)
         if i % 1000 == 999 or i + 1 == count:
             store.stop()

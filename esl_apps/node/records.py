@@ -20,7 +20,7 @@ from esl_apps.core.call_fields import RecordingFile
 from esl_apps.core.notification import SessionRecord
 from esl_apps.core.record import Record
 from esl_apps.core.session_parts import Part
-from esl_apps.core.status import snapshot
+from esl_apps.core.status import document
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import LIVE_CALL
 from esl_apps.node import notification_lists
@@ -92,7 +92,7 @@ class Records:
             live = self._live.get(ref)
             kept = documents.encode(LIVE_CALL, live.essence if live else essence(attempt, None), attempt.rest)
             self._call_log.note(kept)
-        self._store.save(ref, lambda: snapshot(attempt), kept, refused=attempt.refused)
+        self._store.save(ref, lambda: document(attempt), kept, refused=attempt.refused)
 
     def save_all(self) -> None:
         """Redis is back and may have forgotten the calls that are up."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import gevent
+import msgspec
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
@@ -62,12 +63,12 @@ _GONE_ON = keys.gone_on("*")
 _NO_ANSWER = NoAnswer().summary
 
 
-Snapshot = Callable[[], dict[str, Any]]
-"""A call as clients see it."""
+Take = Callable[[], Any]
+"""Returns a call as clients see it (``status.document``)."""
 
 
 class Change(NamedTuple):
-    take: Snapshot
+    take: Take
     essence: bytes | None
     refused: bool
 
@@ -185,10 +186,10 @@ class CallStore:
 
     # Calls --------------------------------------------------------------------------------------------
 
-    def save(self, ref: str, snapshot: Snapshot, essence: bytes | None, *, refused: bool = False) -> None:
-        """Note that a call has changed. ``snapshot`` is called when it is written, so a burst of changes is one write.
+    def save(self, ref: str, take: Take, essence: bytes | None, *, refused: bool = False) -> None:
+        """Note that a call has changed. ``take`` is called when it is written, so a burst of changes is one write.
         ``essence``: as JSON; None once the call has ended. ``refused``: it ended and nothing was dialled for it."""
-        self._pending[ref] = Change(snapshot, essence, refused)
+        self._pending[ref] = Change(take, essence, refused)
         self._wake.set()
 
     def _write(self) -> None:
@@ -229,9 +230,9 @@ class CallStore:
             return False
         return not self._writes.waiting
 
-    def _queue(self, ref: str, take: Snapshot, essence: bytes | None, refused: bool) -> None:
-        snapshot = take()
-        call, index = keys.call(ref), keys.calls(snapshot["integrator"] or "")
+    def _queue(self, ref: str, take: Take, essence: bytes | None, refused: bool) -> None:
+        document = take()
+        call, index = keys.call(ref), keys.calls(document.integrator or "")
         if essence is not None:
             self._writes.put(self._live, ref, ("HSET", self._live, ref, essence))
         else:
@@ -241,7 +242,7 @@ class CallStore:
             self._writes.put(_CALLS, ref, ("DEL", call))
             self._writes.put(index, ref, ("ZREM", index, ref))
             return
-        self._writes.put(_CALLS, ref, ("SET", call, documents.encode(CALL, snapshot), "EX", KEEP))
+        self._writes.put(_CALLS, ref, ("SET", call, documents.encode(CALL, document), "EX", KEEP))
         if self._listed.get(ref) != index:
             self._writes.put(index, ref, ("ZADD", index, 0, ref))
             if len(self._listed) >= _LISTED_MOST:
@@ -272,7 +273,8 @@ class CallStore:
         """:raises StoreUnavailable: Redis is down."""
         changed = self._pending.get(ref)
         if changed is not None:
-            return changed.take()
+            taken: dict[str, Any] = msgspec.to_builtins(changed.take())
+            return taken
         waiting = self._writes.get(_CALLS, ref)
         if waiting is not None:
             return _read(waiting[2]) if waiting[0] == "SET" else None

@@ -16,7 +16,7 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.reference import new_ref
-from esl_apps.core.status import snapshot
+from esl_apps.core.status import document
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CALL
 from esl_apps.node import adoption, following
@@ -177,7 +177,7 @@ def test_adoption_call_that_has_ended_is_not_followed(bench: Bench) -> None:
     boot = leave_behind(bench, talking())
     attempt = Attempt(app="disa", call_dir="external", call_ref=REF)
     attempt.end(terms.ANSWERED, 16, terms.AGENT, AT + 9.0)
-    bench.services.store.save(REF, lambda: snapshot(attempt), None)
+    bench.services.store.save(REF, lambda: document(attempt), None)
     bench.flush()
     bench.adoption.beat()
     assert bench.live == {}
@@ -658,7 +658,7 @@ def test_adoption_call_ended_by_its_owner_has_no_record_here(bench: Bench) -> No
     bench.flush()
     attempt = Attempt(app="disa", call_dir="external", call_ref=REF)
     attempt.end(terms.ANSWERED, 16, terms.AGENT, AT + 9.0)
-    raw = documents.encode(CALL, snapshot(attempt)).decode()
+    raw = documents.encode(CALL, document(attempt)).decode()
     bench.redis_server.client.set(keys.call(REF), raw)
     hang_up(bench)
     ended(bench)

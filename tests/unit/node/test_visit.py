@@ -14,7 +14,7 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import INBOUND_LIST
-from esl_apps.core.status import snapshot
+from esl_apps.core.status import document
 from esl_apps.esl import switch_cdr
 from esl_apps.node import calls
 from esl_apps.node import visit as visit_module
@@ -221,7 +221,7 @@ def test_visit_of_an_ended_call_is_new_in_its_session(bench: Bench, ended: bool)
     attempt = Attempt(app="disa", call_dir="external", call_ref=REF)
     if ended:
         attempt.end(terms.LOST, 31, terms.SYSTEM, AT)
-    bench.services.store.save(REF, lambda: snapshot(attempt), None)
+    bench.services.store.save(REF, lambda: document(attempt), None)
     bench.flush()
     visitor = back(bench, variable_esl_session_ref=SESSION)
     assert visitor.error is None
@@ -272,7 +272,7 @@ def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: t
 def test_visit_after_a_dialled_number_needs_no_empty_record(bench: Bench) -> None:
     """The process died as the session's next call began: Redis knows the first one alone, whose record comes."""
     first = Attempt(app="disa", call_dir="external", call_ref=SESSION, number=E164)
-    bench.services.store.save(SESSION, lambda: snapshot(first), None)
+    bench.services.store.save(SESSION, lambda: document(first), None)
     bench.flush()
     assert back(bench, variable_esl_session_ref=SESSION).error is None
     assert bench.records() == []
@@ -294,7 +294,7 @@ def test_visit_closes_a_session_with_what_a_dead_node_had(build: Build, numbers:
     died.die()
     bench = build(**wanted).connect()
     first = Attempt(app="disa", call_dir="external", call_ref=SESSION, number=E164)
-    bench.services.store.save(SESSION, lambda: snapshot(first), None)
+    bench.services.store.save(SESSION, lambda: document(first), None)
     bench.flush()
     goes_on(bench, numbers)
     pushed = bench.records()

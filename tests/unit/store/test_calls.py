@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 import redis
 import redis.cluster
@@ -54,8 +55,12 @@ def call(
     return {**snapshot(attempt), "state": state}
 
 
+def shown(one: dict[str, Any]) -> Any:
+    return msgspec.defstruct("Shown", list(one))(*one.values())
+
+
 def save(store: CallStore, one: dict[str, Any]) -> dict[str, Any]:
-    store.save(one["call_ref"], lambda: dict(one), None if one["state"] == "ended" else encode(essence_of(one)))
+    store.save(one["call_ref"], lambda: shown(one), None if one["state"] == "ended" else encode(essence_of(one)))
     return one
 
 
@@ -250,7 +255,7 @@ def test_call_of_a_process_that_is_no_member_waits(redis: RedisServer) -> None:
 
     store = CallStore(client, BOOT, make_known=make_known)
     one = call("bridged")
-    store.save(one["call_ref"], lambda: one, encode(essence_of(one)))
+    store.save(one["call_ref"], lambda: shown(one), encode(essence_of(one)))
     assert not store.flush()
     assert client.keys() == []
     assert store.flush()
@@ -531,7 +536,7 @@ def test_refused_calls_are_kept_in_a_bounded_number(
         store.flush()
         assert store.live([BOOT])[BOOT]
         ended = call("ended", ref=ref)
-        store.save(ref, lambda ended=ended: ended, None, refused=True)  # type: ignore[misc]
+        store.save(ref, lambda ended=ended: shown(ended), None, refused=True)  # type: ignore[misc]
         store.flush()
     client = store._client
     assert sum(bool(client.exists(keys.call(ref))) for ref in refs) == 10
