@@ -40,8 +40,14 @@ Noted = CallEvent | Moment
 
 def of_end(record: Record, at: float) -> CallEvent:
     """A call has entered its last state."""
-    end = {"end_reason": record.end_reason, "end_code": record.end_code, "hung_up_by": record.hung_up_by}
-    return CallEvent(_RANKS[terms.ENDED], CALL, f'"state":"{terms.ENDED}","at":{_json(_shown(at))},{_inside(end)}')
+    end = {
+        "state": terms.ENDED,
+        "at": _shown(at),
+        "end_reason": record.end_reason,
+        "end_code": record.end_code,
+        "hung_up_by": record.hung_up_by,
+    }
+    return CallEvent(_RANKS[terms.ENDED], CALL, _inside(end))
 
 
 def of_answer(attempt: Attempt, hold_time: int) -> CallEvent:

@@ -43,6 +43,7 @@ _STATUS = Published(
 #: The keys that every event of a call has: all but its state and its times.
 STEADY = tuple(key for key in _STATUS.fields if key != "state" and key not in _STATUS.rounded)
 _steady_values = attrgetter(*(_STATUS.fields[key] for key in STEADY))
+_Steady: Any = defstruct("_Steady", STEADY)
 _Fields: Any = _STATUS.struct(
     "_Fields", {"call_ref": Ref, "session_ref": Ref, "state": State, **dict.fromkeys(_STATUS.rounded, Time)}
 )
@@ -114,9 +115,9 @@ def snapshot(attempt: Attempt) -> dict[str, Any]:
     return result
 
 
-def steady(attempt: Attempt) -> dict[str, Any]:
-    """Return what is known of a call, without its state and its times."""
-    return dict(zip(STEADY, _steady_values(attempt), strict=True))
+def steady(attempt: Attempt) -> Any:
+    """Return what is known of a call, without its state and its times, to be encoded."""
+    return _Steady(*_steady_values(attempt))
 
 
 def _shown(at: float) -> float:

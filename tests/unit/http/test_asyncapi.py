@@ -97,7 +97,7 @@ def attempt() -> Attempt:
     return one
 
 
-def data(happened: CallEvent, rest: dict[str, Any]) -> Any:
+def data(happened: CallEvent, rest: Any) -> Any:
     """An event's data, as a client gets it."""
     return {**msgspec.json.decode("{" + happened.head + "}"), **msgspec.json.decode(msgspec.json.encode(rest))}
 
