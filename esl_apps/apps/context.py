@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
@@ -31,8 +32,7 @@ class NotServed(Exception):
         self.cause = cause
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """A call that the dialplan sent to an application."""
 
     path: tuple[str, ...]
@@ -41,12 +41,12 @@ class Arrival:
     """The session that this caller was in before its node died; empty: a new one begins."""
 
 
-def _at_once(task: Callable[[], None]) -> None:
+def at_once(task: Callable[[], None]) -> None:
+    """Do a task that a flow has put off."""
     task()
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """The services of a node for one flow."""
 
     begin: Callable[[Attempt], None]
@@ -57,13 +57,13 @@ class Host:
     schedule: Callable[[str, Sequence[str], float, Frequency], Scheduled]
     """Have a node call a number later: the number, the application's data, when (Unix seconds), how often it may be
     called. :raises StoreUnavailable: Redis is down."""
-    room: Callable[[Attempt], bool] = field(default=lambda _attempt: True)
+    room: Callable[[Attempt], bool] = lambda _attempt: True
     """Return whether the payer of an attempt that was begun may have it among its live calls on this node: ask as soon
     as its account or integrator is known."""
-    used: Callable[[str], None] = field(default=lambda _number: None)
+    used: Callable[[str], None] = lambda _number: None
     """Note that the call that was scheduled to this number was of use: it counts against ``Frequency.per_day``.
     :raises StoreUnavailable: Redis is down."""
-    afterwards: Callable[[Callable[[], None]], None] = field(default=_at_once)
+    afterwards: Callable[[Callable[[], None]], None] = at_once
     """Do something once the caller has left. If Redis is down, it is tried again for a minute."""
     policy: Callable[[], AppPolicy] | None = None
     """The policy in force now, which a reload may have replaced since the call came: ask before each number. None: it

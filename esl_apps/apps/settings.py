@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from esl_apps.core.cards import Account
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import SYSTEM, Level
@@ -74,8 +76,7 @@ class Rules:
     """The installation's limits."""
 
 
-@dataclass(frozen=True)
-class Entrance:
+class Entrance(Struct, frozen=True):
     """One DISA of an account. Times in seconds."""
 
     name: str

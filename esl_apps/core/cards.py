@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Breaker, Limits, Refusal
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.restrictions import ClassRule
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(Struct, frozen=True):
     """A PIN or a caller number that may dial through (Kazoo's *cccp* document)."""
 
     id: str
@@ -29,8 +30,12 @@ class Card:
     comment: str = ""
     language: str | None = None
     """The language of its callers' prompts; None: that of the number they dialled, or of the account."""
-    claim: str = field(default="", repr=False)
+    claim: str = ""
     """The key that finds it, made of its number or the keyed hash of its PIN, and changing with them."""
+
+    def __repr__(self) -> str:
+        # Without its claim.
+        return f"<Card {self.id} of {self.account_id}>"
 
     @property
     def holder(self) -> str:

@@ -19,7 +19,7 @@ from esl_apps.core.numbers import Number
 _SAFE = "-_.~:+@/*#"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 #: A value that needs no encoding. Most don't.
-_PLAIN = re.compile(r"[A-Za-z0-9_.~+@/*#-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_.~+@/*#-]*(?::(?!_:)[A-Za-z0-9_.~+@/*#-]*)*")
 _DIGITS = re.compile(r"\+?[0-9]+")
 #: A whole endpoint, once its template is filled in.
 _ENDPOINT = re.compile(r"[A-Za-z0-9_./:;=@*+-]+")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import gevent
 
@@ -101,7 +100,7 @@ class Incoming:
         if app.refuses:
             visit.channel.watch_only()
         services = self._services
-        host = replace(services.host(visit.begin, app.ref), afterwards=lambda task: self._afterwards(visit, task))
+        host = services.host(visit.begin, app.ref, lambda task: self._afterwards(visit, task))
         arrive(visit.channel, Arrival(tuple(visit.path), visit.session_ref), services.policy, host)
 
     def _go_on(self, visit: Visit, app: Application) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from esl_apps.apps import APPLICATIONS
-from esl_apps.apps.context import Host
+from esl_apps.apps.context import Host, at_once
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.attempt import Attempt
@@ -91,8 +91,8 @@ class Services:
     def policy(self) -> Policy:
         return self.policies.now
 
-    def host(self, begin: Begin, application: str) -> Host:
-        """This node's part in one flow of an application."""
+    def host(self, begin: Begin, application: str, afterwards: Callable[[Callable[[], None]], None] = at_once) -> Host:
+        """This node's part in one flow of an application. ``afterwards``: as the host's."""
         shared = self._hosts.get(application)
         if shared is None:
             shared = self._hosts[application] = self._shared(application)
@@ -103,7 +103,8 @@ class Services:
             shared.schedule,
             shared.room,
             shared.used,
-            policy=shared.policy,
+            afterwards,
+            shared.policy,
         )
 
     def _shared(self, application: str) -> Host:

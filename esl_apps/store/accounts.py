@@ -41,6 +41,8 @@ class AccountStore:
         self._accounts = accounts
         self._made: dict[str, Account] = {}
         """Configured accounts, made when they are first asked for: a file may have ten thousand."""
+        self._card_limits: dict[str, Limits | None] = {}
+        """The same of their cards' limits."""
 
     def account(self, account_id: str) -> Account | None:
         """The configured account, without a round trip, or the imported one."""
@@ -68,8 +70,9 @@ class AccountStore:
 
     def card_limits(self, account_id: str) -> Limits | None:
         """The limits of each card of an account. ``Account.limits`` holds for all of its cards together."""
-        account = self._accounts.get(account_id)
-        return None if account is None else _spent(account.card_limits.read(), Limits())
+        if account_id not in self._card_limits and account_id in self._accounts:
+            self._card_limits[account_id] = _spent(self._accounts[account_id].card_limits.read(), Limits())
+        return self._card_limits.get(account_id)
 
     def is_configured(self, account_id: str) -> bool:
         """Whether the configuration has this account, which hides an imported one."""

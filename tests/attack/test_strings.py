@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +16,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound, transfer
 from esl_apps.apps.context import Arrival
@@ -346,7 +346,7 @@ def test_account_texts_reach_a_disa_unchanged(name: str, account: dict[str, Any]
     board = Switchboard([CALLEE + "#", "", "", ""])
     policy = ScriptedPolicy(SETTINGS, RULES, number=caller, entrances={("acme", "front"): entrance})
     arrival = Arrival(("disa", "acme", "front"), "01a20000-0000-7000-8000-000000000000")
-    disa.arrive(channel(board), arrival, policy, replace(host([], Free()), begin=begin))
+    disa.arrive(channel(board), arrival, policy, structs.replace(host([], Free()), begin=begin))
     meant(board, TARGET, esl_account_id=name or integrator, esl_user_id="")
     assert left(board)[0]
 
@@ -409,7 +409,7 @@ def test_click2dial_fields_are_numbers_or_values(client: IntegratorRules, body: 
     again = click2dial.new_call(order, client, SETTINGS)
     board = Switchboard([])
     policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
-    again.answered(channel(board), policy, replace(host([], Free()), begin=begin))
+    again.answered(channel(board), policy, structs.replace(host([], Free()), begin=begin))
     outside = f"sofia/gateway/pstn/{body['callee']}"
     target = f"user/{body['callee']}@127.0.0.1" if order.callee.is_extension else outside
     meant(board, target, esl_contact_ref=order.contact_ref or again.attempt.call_ref, esl_user_id=body["agent"])
@@ -446,7 +446,7 @@ def test_click2dial_options_stay_in_their_places(body: dict[str, Any]) -> None:
     assert aleg.endpoints == ("user/1000@127.0.0.1",)
     board = Switchboard([])
     policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
-    click.answered(channel(board), policy, replace(host([], Free()), begin=begin))
+    click.answered(channel(board), policy, structs.replace(host([], Free()), begin=begin))
     meant(board, f"sofia/gateway/pstn/{CALLEE}", esl_user_id="1000")
 
 
@@ -467,7 +467,7 @@ def test_transfer_target_is_a_number_or_nothing(client: IntegratorRules, to: str
     ):
         board = Switchboard([])
         policy = ScriptedPolicy(SETTINGS, clients={"acme": client})
-        made.answered(channel(board), policy, replace(host([], Free()), begin=begin))
+        made.answered(channel(board), policy, structs.replace(host([], Free()), begin=begin))
         outside = f"sofia/gateway/pstn/{target.dialled}"
         meant(board, f"user/{target.dialled}@127.0.0.1" if target.is_extension else outside)
 
@@ -522,7 +522,7 @@ def test_autodial_fields_are_numbers_rooms_or_prompts(body: dict[str, Any], name
     originates(made.aleg(policy, SOCKET), made.attempt, esl_account_id=name)
     board = Switchboard([])
     again = autodial.new_call(order, account)
-    again.answered(channel(board), policy, replace(host([], Free()), begin=begin))
+    again.answered(channel(board), policy, structs.replace(host([], Free()), begin=begin))
     target = SETTINGS.endpoints.of(order.b, as_asked=False)[0] if order.b else None
     meant(board, target, esl_account_id=name)
     if order.media_id is not None:
@@ -541,7 +541,10 @@ def test_inbound_caller_is_shown_as_a_number(caller: str, did: str) -> None:
     call = channel(board, Caller(headers={"Caller-Destination-Number": did}))
     policy = ScriptedPolicy(SETTINGS, queues={e164: queue}, number=caller)
     inbound.arrive(
-        call, Arrival(("inbound",)), policy, replace(host([], Free(), announce=lambda *_call: None), begin=begin)
+        call,
+        Arrival(("inbound",)),
+        policy,
+        structs.replace(host([], Free(), announce=lambda *_call: None), begin=begin),
     )
     dialled, assigned = left(board)
     # An agent who calls isn't rung.
@@ -578,7 +581,7 @@ def test_adopted_order_is_checked_again(a: str, b: str | None, conference: str |
     placed = autodial.restore(attempt, call, policy)
     if placed is None:
         return
-    placed.answered(call, policy, replace(host([], Free()), begin=begin))
+    placed.answered(call, policy, structs.replace(host([], Free()), begin=begin))
     dialled, _assigned = left(board)
     assert b or re.fullmatch(r"[A-Za-z0-9._-]{1,64}", conference or "")
     targets = list(SETTINGS.endpoints.of(PLAN.read(b), as_asked=False)) if b else []

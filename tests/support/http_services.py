@@ -150,7 +150,7 @@ class FakeCards:
         if card is None:
             return None
         base = card if merge else Card(card.id, card.account_id, None, card.cid, active=False)
-        self.cards[card_id] = dataclasses.replace(base, **fields)
+        self.cards[card_id] = msgspec.structs.replace(base, **fields)
         return self.cards[card_id]
 
     def delete(self, _account_id: str, card_id: str) -> Card | None:

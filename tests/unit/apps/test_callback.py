@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import callback
 from esl_apps.apps.callback import RingBack, whom_to_call
@@ -182,7 +183,7 @@ def test_callback_that_is_due_is_checked_again() -> None:
     made = ring_back()
     assert (made.attempt.extension, made.attempt.dial_number) == ("+27825556666", "+27115550000")
     assert callback.due(TIMED, ScriptedPolicy(cards=CardTable())) == "not enrolled"
-    inactive = CardTable(numbers={NUMBER: replace(CARD, active=False)})
+    inactive = CardTable(numbers={NUMBER: structs.replace(CARD, active=False)})
     assert callback.due(TIMED, ScriptedPolicy(cards=inactive)) == "not enrolled"
     orphaned = CardTable(numbers={NUMBER: CARD}, known=None)
     assert callback.due(TIMED, ScriptedPolicy(cards=orphaned)) == "the card's account is not known"
@@ -299,7 +300,7 @@ def test_restore_finds_the_card_of_a_callback(changes: dict[str, Any], found: bo
 def test_restore_needs_the_account_and_an_active_card() -> None:
     attempt = ring_back().attempt
     for cards in (
-        CardTable(pins={}, numbers={NUMBER: replace(CARD, active=False)}),
+        CardTable(pins={}, numbers={NUMBER: structs.replace(CARD, active=False)}),
         CardTable(numbers={NUMBER: CARD}, known=None),
     ):
         assert callback.restore(attempt, ScriptedCall(), ScriptedPolicy(cards=cards)) is None

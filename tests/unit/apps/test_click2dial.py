@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import click2dial
 from esl_apps.apps.context import Arrival, NotServed
@@ -552,7 +553,7 @@ def dial(call: ScriptedCall, *, trusted: bool = False, client: IntegratorRules =
         begun.append(attempt)
 
     policy = replace(POLICY, trusts=trusted, clients={"acme": client})
-    click2dial.arrive(call, Arrival(("click2dial",)), policy, replace(host([], Purse()), begin=begin))
+    click2dial.arrive(call, Arrival(("click2dial",)), policy, structs.replace(host([], Purse()), begin=begin))
     (attempt,) = begun
     return attempt
 

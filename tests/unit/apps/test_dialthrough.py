@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import dialthrough
 from esl_apps.apps.context import Arrival
@@ -61,7 +62,7 @@ class Dialled:
         return [(one.record.end_reason, one.record.end_code) for one in self.begun if one.record is not None]
 
 
-ENROLLED = CardTable(numbers={NUMBER: replace(CARD, cid=NUMBER)})
+ENROLLED = CardTable(numbers={NUMBER: structs.replace(CARD, cid=NUMBER)})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_pin_from_enrolled_opens_from_enrolled_numbers_only() -> None:
 def test_language_is_the_cards_or_the_numbers_or_the_accounts(
     of_card: str | None, of_number: str | None, of_account: str | None, spoken: str | None
 ) -> None:
-    cards = CardTable({PIN: replace(CARD, language=of_card)}, known=replace(ACCOUNT, language=of_account))
+    cards = CardTable({PIN: structs.replace(CARD, language=of_card)}, known=replace(ACCOUNT, language=of_account))
     one = Dialled([PIN, CALLEE, CALLEE], talks(), talks(), cards=cards, languages={DID: of_number or ""})
     assert [attempt.language for attempt in one.begun] == [spoken, spoken]
 
@@ -200,7 +201,7 @@ def test_each_number_of_a_session_is_a_record_of_its_own() -> None:
     ("account", "realm"), [(ACCOUNT, "acme.example"), (replace(ACCOUNT, realm="a b"), "localhost")]
 )
 def test_retained_caller_id_has_a_diversion_of_the_account(account: Any, realm: str) -> None:
-    card = replace(CARD, retain_cid=True)
+    card = structs.replace(CARD, retain_cid=True)
     cards = CardTable(pins={PIN: card}, known=replace(account, caller_ids=("0825556666",)))
     one = Dialled([PIN, CALLEE], talks(), cards=cards)
     leg = one.call.did("bridge")[0][0]
@@ -211,7 +212,9 @@ def test_retained_caller_id_has_a_diversion_of_the_account(account: Any, realm: 
 @pytest.mark.parametrize("caller_id", [None, "not a number"])
 def test_account_without_a_number_diverts_nothing(caller_id: str | None) -> None:
     account = replace(ACCOUNT, caller_id=caller_id, caller_ids=("0825556666",))
-    one = Dialled([PIN, CALLEE], talks(), cards=CardTable(pins={PIN: replace(CARD, retain_cid=True)}, known=account))
+    one = Dialled(
+        [PIN, CALLEE], talks(), cards=CardTable(pins={PIN: structs.replace(CARD, retain_cid=True)}, known=account)
+    )
     assert "sip_h_Diversion" not in one.call.did("bridge")[0][0]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import disa
 from esl_apps.apps.context import Arrival, NotServed
@@ -30,7 +31,7 @@ def session(
 ) -> tuple[ScriptedCall, list[Attempt]]:
     begun: list[Attempt] = []
     call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed))
-    made = replace(ENTRANCE, **entrance)
+    made = structs.replace(ENTRANCE, **entrance)
     disa.arrive(call, arrival, ScriptedPolicy(number=caller, entrances={("acme", "front"): made}), host(begun))
     return call, begun
 
@@ -83,7 +84,7 @@ class Typist(ScriptedCall):
 
 
 def typed_pins(pin: str, entries: Sequence[str], *, hashed: bool, length: int = 10) -> Typist:
-    made = replace(ENTRANCE, pin_hash=f"#{pin}", pin_length=length, pin_hashed=hashed)
+    made = structs.replace(ENTRANCE, pin_hash=f"#{pin}", pin_length=length, pin_hashed=hashed)
     call = Typist([], ended(a_by="recv_bye"), keyed=list(entries))
     disa.arrive(call, ARRIVAL, ScriptedPolicy(entrances={("acme", "front"): made}), host([]))
     return call
@@ -170,7 +171,7 @@ def test_direction_is_from_the_caller_to_the_number(caller: str | None, directio
 
 
 def test_session_that_goes_on_on_another_node_begins_now() -> None:
-    _call, begun = session(["0820001234"], talks(), arrival=replace(ARRIVAL, session_ref="session-1"))
+    _call, begun = session(["0820001234"], talks(), arrival=structs.replace(ARRIVAL, session_ref="session-1"))
     assert begun[0].session_ref == "session-1"
     assert begun[0].dialed_at is not None
     assert begun[0].dialed_at > 1000.0

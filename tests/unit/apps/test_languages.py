@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import autodial, callback, click2dial, disa, inbound, transfer
 from esl_apps.apps.autodial import AutodialOrder
@@ -67,7 +68,7 @@ def test_disa_is_in_the_language_of_its_number_or_account(numbers: dict[str, str
 
 @pytest.mark.parametrize(("of_card", "spoken"), [("es", "es"), (None, "fr")])
 def test_callback_speaks_the_cards_language_or_the_numbers(of_card: str | None, spoken: str) -> None:
-    cards = CardTable(numbers={NUMBER: replace(CARD, cid=NUMBER, language=of_card)})
+    cards = CardTable(numbers={NUMBER: structs.replace(CARD, cid=NUMBER, language=of_card)})
     policy = ScriptedPolicy(cards=cards, languages={DID: "fr"})
     made = callback.due(TimedCall("t1", NUMBER, ("c1", DID), 1, "claim"), policy)
     assert isinstance(made, callback.RingBack)

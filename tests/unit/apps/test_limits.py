@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.apps.autodial import AutodialOrder
@@ -60,7 +61,7 @@ class OneCard:
         return CARD
 
     def by_number(self, e164: str) -> Card | None:
-        return replace(CARD, cid=e164)
+        return structs.replace(CARD, cid=e164)
 
     def get(self, account_id: str, id: str) -> Card | None:
         return CARD
@@ -186,11 +187,11 @@ MOBILE_DENIED = {"mobile": Rule("deny")}
     ("card", "account", "code"),
     [
         (None, ACCOUNT, 57),
-        (replace(CARD, active=False), ACCOUNT, 57),
+        (structs.replace(CARD, active=False), ACCOUNT, 57),
         (CARD, None, 57),
         (CARD, replace(ACCOUNT, call_restriction=MOBILE_DENIED), 57),
         (CARD, replace(ACCOUNT, users={"u1": MOBILE_DENIED}), 57),
-        (replace(CARD, user_id="u2"), replace(ACCOUNT, users={"u2": MOBILE_DENIED}), 57),
+        (structs.replace(CARD, user_id="u2"), replace(ACCOUNT, users={"u2": MOBILE_DENIED}), 57),
         (CARD, ACCOUNT, None),
         (CARD, replace(ACCOUNT, users={"u2": MOBILE_DENIED}), None),
     ],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.apps.autodial import AutodialOrder
@@ -73,11 +74,11 @@ def policy(**more: Any) -> ScriptedPolicy:
 
 
 def entrance(**changes: Any) -> dict[str, Any]:
-    return {"entrances": {("acme", "front"): replace(ENTRANCE, **changes)}}
+    return {"entrances": {("acme", "front"): structs.replace(ENTRANCE, **changes)}}
 
 
 def enrolled(**changes: Any) -> dict[str, Any]:
-    return {"cards": CardTable(numbers={"27825556666": replace(ENROLLED, **changes)})}
+    return {"cards": CardTable(numbers={"27825556666": structs.replace(ENROLLED, **changes)})}
 
 
 BARRED = replace(ACCOUNT, call_restriction=DENIED)
@@ -104,7 +105,8 @@ OF_CARDS: dict[str, dict[str, Any]] = {
     },
     "user is another, who is denied": {
         "cards": CardTable(
-            numbers={"27825556666": replace(ENROLLED, user_id="u2")}, known=replace(ACCOUNT, users={"u2": DENIED})
+            numbers={"27825556666": structs.replace(ENROLLED, user_id="u2")},
+            known=replace(ACCOUNT, users={"u2": DENIED}),
         )
     },
 }

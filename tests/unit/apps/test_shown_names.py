@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import autodial, callback, dialthrough, disa, inbound
 from esl_apps.apps.autodial import AutodialOrder
@@ -35,7 +36,7 @@ def shown(call: ScriptedCall) -> tuple[str, str]:
 
 def dialled_through(account: Account = NAMED, *, retain_cid: bool = False, **rules: Any) -> tuple[str, str]:
     call = called([PIN, CALLEE])
-    cards = CardTable(pins={PIN: replace(CARD, retain_cid=retain_cid)}, known=account)
+    cards = CardTable(pins={PIN: structs.replace(CARD, retain_cid=retain_cid)}, known=account)
     policy = ScriptedPolicy(rules=Rules(**rules), cards=cards, number=CALLER)
     dialthrough.arrive(call, Arrival(("dialthrough",)), policy, host([]))
     return shown(call)

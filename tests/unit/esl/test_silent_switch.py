@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound
 from esl_apps.apps.autodial import AutodialOrder
@@ -159,7 +160,7 @@ def run(flow: Flow, stops_after: int | None, *, closes: bool = False) -> Outcome
         if len(attempts) == 1:
             channel.begin(attempt.session_ref, watched=True)
 
-    node = replace(host([], Purse(), announce=lambda *_call: None), begin=begin)
+    node = structs.replace(host([], Purse(), announce=lambda *_call: None), begin=begin)
     try:
         flow(channel, node)
     finally:
