@@ -387,7 +387,7 @@ class Channel:
 
     def let_go(self) -> None:
         """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""
-        self._find_end = _unknown_end
+        self._prompt_path, self._find_end = _unknown_path, _unknown_end
         self._blegs.let_go()
 
     # Sounds -------------------------------------------------------------------------------------------
@@ -505,6 +505,10 @@ class Channel:
     def tell(self, event: Event, name: bytes) -> None:
         """Take in an event of a leg that its socket didn't bring: see ``Blegs.tell``."""
         self._blegs.tell(event, name)
+
+
+def _unknown_path(name: str, _rate: int) -> str:
+    return name
 
 
 def _unknown_end(_uuid: str) -> None:

@@ -478,12 +478,13 @@ def test_incoming_with_redis_away_at_any_step_loses_no_call(build: Build, app: s
 
 
 def test_incoming_visit_is_freed_without_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds the channel, which asks it for its end; the session tells the channel of what comes; and all the events
-    of the call hang on these."""
+    """It holds the channel, which asks it for prompts and its end; the session tells the channel of what comes; and all
+    the events of the call hang on these."""
     channel, switch, session = new_call({"socket_path": "disa/acme/front"})
 
-    def opened(_session: object, _prompt: object, find_end: Any, _clock_of: object) -> object:
-        (channel := made.pop())._find_end = find_end
+    def opened(_session: object, prompt_path: Any, find_end: Any, _clock_of: object) -> object:
+        channel = made.pop()
+        channel._prompt_path, channel._find_end = prompt_path, find_end
         return channel
 
     def serve(visit: visit_module.Visit) -> None:
