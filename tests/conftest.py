@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import importlib.util
 import os
 import tempfile
@@ -102,15 +104,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModul
     return ByModule(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what collecting makes out of the garbage collector's way: it lives as long as the process."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Choose the tests to measure. ``pytest --cov`` measures unit tests only; `make coverage` measures all tests and
     all processes."""
     cases: Counter[str] = Counter()
+    is_unit = functools.cache(lambda path: path.is_relative_to(UNIT))
     for item in items:
         test = item.nodeid.partition("[")[0]
         is_property = is_hypothesis_test(getattr(item, "obj", None))
         cases[test] += 1
-        item.stash[measured] = item.path.is_relative_to(UNIT) and cases[test] <= MEASURED_CASES and not is_property
+        item.stash[measured] = is_unit(item.path) and cases[test] <= MEASURED_CASES and not is_property
 
 
 @pytest.hookimpl(tryfirst=True)

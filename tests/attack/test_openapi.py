@@ -6,26 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from tests.rig.sandbox import SandboxRig
 from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
 #: Routes open to all.
 OPEN = {"/openapi.json", "/healthz", "/readyz", "/metrics"}
 bounded = settings(
@@ -46,14 +31,27 @@ def node(redis: RedisServer) -> Iterator[Node]:
 
 
 def described(address: str) -> Any:
+    # Not above: each process that collects this would take half a second for it.
+    import schemathesis
+
     schema = schemathesis.openapi.from_dict(request(address, "GET", "/openapi.json", token=None).json)
     schema.config.update(base_url=f"http://{address}")
     return schema
 
 
 def try_it(case: Any, token: str) -> None:
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    kept = [
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_headers_conformance,
+        checks.response_schema_conformance,
+    ]
     response = case.call(headers={"Authorization": f"Bearer {token}"}, timeout=20)
-    case.validate_response(response, checks=CHECKS)
+    case.validate_response(response, checks=kept)
     if case.operation.path not in OPEN:
         stranger = case.call(headers={"Authorization": "Bearer wrong"}, timeout=20)
         # A missing resource is reported to any client.

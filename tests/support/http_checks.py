@@ -8,11 +8,10 @@ import wave
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from esl_apps.apps.legs import recording_path
 from esl_apps.core.reference import new_ref
 from tests.rig.sandbox import SandboxRig
+from tests.support import schemas
 from tests.support.node import Answer, Node, request
 
 #: A reference that no call has; one and the same in every process that collects these tests.
@@ -44,7 +43,7 @@ def refused(answer: Answer, status: int) -> list[tuple[str, str]]:
     """(field, code) of an error's body, whose form is checked."""
     assert answer.status == status, (answer.status, answer.body)
     assert answer.headers["content-type"].startswith("application/json")
-    jsonschema.validate(answer.json, ERROR)
+    schemas.validate(answer.json, ERROR)
     return [(error["field"], error["code"]) for error in answer.json["errors"]]
 
 
@@ -72,7 +71,7 @@ def check_answer(document: dict[str, Any], path: str, method: str, answer: Answe
     schema = described[str(answer.status)]["content"]["application/json"]["schema"]
     # OpenAPI 3.0's nullable, in JSON Schema's words.
     text = json.dumps({**schema, "components": document["components"]})
-    jsonschema.validate(answer.json, _nullable(json.loads(text)))
+    schemas.validate(answer.json, _nullable(json.loads(text)))
 
 
 def _nullable(schema: Any) -> Any:
