@@ -151,6 +151,9 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._waiters = 0
         self._posted: list[bytes] = []
         self._posting = Flag()
+        """Set while posted frames wait for the switch to read on."""
+        self._unsent: tuple[Stream, bytes] | None = None
+        """The rest of a write of posted frames. Until it is written, ``_writing`` is held."""
         self._poster: gevent.Greenlet[[], None] | None = None
         self._jobs: dict[str, Job] = {}
         self._timing: Job | None = None
@@ -166,7 +169,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
     def start(self) -> None:
         """Connect, and stay connected until `stop`."""
         self._keeper = background.keep("switch", self._keep, switch=self.name)
-        self._poster = background.keep("switch_posts", self._post, switch=self.name)
+        self._poster = background.keep("switch_posts", self._post_slowly, switch=self.name)
 
     def wait_up(self, timeout: float | None = None) -> bool:
         return bool(self._up.wait(timeout))
@@ -421,17 +424,43 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         return b"".join(posted)
 
     def _post(self) -> None:
-        """Write posted frames that no command has taken along: those of one turn of the event loop in one write."""
+        """Write posted frames that no command has taken along: those of one turn of the event loop in one write. The
+        loop calls this, so it must not wait."""
+        sock = self.sock
+        if not self.connected or not self._posted or sock is None or self._posting.is_set():
+            return
+        if not self._writing.acquire(blocking=False):
+            self._posting.set()
+            return
+        rest = b""
+        try:
+            rest = sock.send_now(self._take_posted())
+        except OSError as error:
+            # The reader will see the connection end.
+            self.last_error = f"write failed: {error}"
+        if rest:
+            self._unsent = sock, rest
+            self._posting.set()
+        else:
+            self._writing.release()
+
+    def _post_slowly(self) -> None:
+        """Write posted frames that the switch doesn't read at once, and those posted meanwhile."""
         while True:
             self._posting.wait()
-            self._posting.clear()
-            with self._writing:
-                if self.connected and self._posted and self.sock is not None:
-                    try:
-                        self.sock.send(self._take_posted(), REPLY_TIMEOUT)
-                    except OSError as error:
-                        # The reader will see the connection end.
-                        self.last_error = f"write failed: {error}"
+            if self._unsent is None:
+                self._writing.acquire()
+            try:
+                if self._unsent is not None:
+                    self._unsent[0].send(self._unsent[1], REPLY_TIMEOUT)
+                while self.connected and self._posted and self.sock is not None:
+                    self.sock.send(self._take_posted(), REPLY_TIMEOUT)
+            except OSError as error:
+                self.last_error = f"write failed: {error}"
+            finally:
+                self._unsent = None
+                self._posting.clear()
+                self._writing.release()
 
     def send(self, data: str, timeout: float = REPLY_TIMEOUT) -> Event:
         """Send one command and return its reply.
@@ -451,8 +480,9 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         """Write a ready frame in this turn of the event loop, without waiting for the reply. If the switch isn't
         connected, do nothing. Never waits."""
         if self.connected:
+            if not self._posted:
+                gevent.get_hub().loop.run_callback(self._post)
             self._posted.append(raw)
-            self._posting.set()
 
     @property
     def backlog(self) -> int:

@@ -80,12 +80,16 @@ class Stream:
 
     def send(self, data: bytes, timeout: float) -> None:
         """Write all of `data`. :raises OSError: the connection is broken, or took no data for ``timeout`` seconds."""
+        rest = self.send_now(data)
+        if rest:
+            self._send_rest(rest, timeout)
+
+    def send_now(self, data: bytes) -> bytes:
+        """Write without waiting, and return the rest. :raises OSError: the connection is broken."""
         try:
-            sent = self._sock.send(data)
+            return data[self._sock.send(data) :]
         except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            self._send_rest(data[sent:], timeout)
+            return data
 
     def shutdown(self, how: int) -> None:
         """:raises OSError: the socket isn't connected."""

@@ -232,6 +232,26 @@ def test_switch_posted_frames_go_out_before_later_commands(fake_switch: FakeSwit
     ]
 
 
+def test_switch_posted_frames_wait_for_one_that_reads_slowly(fake_switch: FakeSwitch, connect: Connect) -> None:
+    """They come whole and in their order, whatever is written meanwhile, and in which way."""
+    switch = connect()
+    resumed = fake_switch.stop_at("api stop")
+    texts = ["api stop", *(f"api {number} {'x' * 5_000_000}" for number in range(3)), "api last"]
+    asked = None
+    for number, text in enumerate(texts):
+        switch.post_raw(f"{text}\n\n".encode())
+        gevent.sleep(0.005)
+        if number == 1:
+            asked = gevent.spawn(switch.api, "asked")
+            gevent.sleep(0)
+    resumed.set()
+    assert asked is not None
+    assert asked.get(timeout=2) == "+OK asked"
+    eventually(lambda: "api last" in fake_switch.heard)
+    assert [text[:9] for text in fake_switch.heard if text in texts] == [text[:9] for text in texts]
+    assert switch.api("next") == "+OK next"
+
+
 def test_switch_posted_frames_are_dropped_with_the_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
     switch = connect()
     switch.post_raw(b"sendevent CUSTOM\nold: 1\n\n")
