@@ -36,8 +36,10 @@ def address_of(call: Call) -> str:
 def caller_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
     """Return the From user, or what a trusted trunk asserts; None if it is withheld or not a number."""
     # FreeSWITCH knows ``Privacy: id`` only. The stricter values of RFC 3323 include it.
-    privacy = re.split(r"[;,\s]+", (call.variable("sip_Privacy") or "").lower())
-    if call.header("Caller-Privacy-Hide-Number") == "true" or not _WITHHELD.isdisjoint(privacy):
+    privacy = call.variable("sip_Privacy")
+    if privacy and not _WITHHELD.isdisjoint(re.split(r"[;,\s]+", privacy.lower())):
+        return None
+    if call.header("Caller-Privacy-Hide-Number") == "true":
         return None
     sender = call.variable("sip_from_user")
     if sender is None and call.variable("sip_from_uri") is not None:

@@ -385,26 +385,25 @@ _NO_BYTES = bytearray()
 
 def _describe(head: bytes) -> tuple[bytes, int]:
     """Return the Content-Type and Content-Length of a frame's head."""
-    content_type = _line(head, b"Content-Type: ")
+    content_type = digits = None
+    # Both in one search: the reply to ``connect`` has 10 KB.
+    end = len(head)
+    start = 0 if head.startswith(b"Content-") else head.find(b"\nContent-") + 1 or end
+    while start < end:
+        stop = head.find(b"\n", start)
+        name, colon, value = head[start : end if stop < 0 else stop].partition(b": ")
+        if colon and name == b"Content-Type" and content_type is None:
+            content_type = value.strip()
+        elif colon and name == b"Content-Length" and digits is None:
+            digits = value.strip()
+        start = head.find(b"\nContent-", start) + 1 or end
     if not content_type:
         raise FramingError("a frame without Content-Type")
-    digits = _line(head, b"Content-Length: ")
     if digits is None:
         return content_type, 0
     if not digits.isdigit() or len(digits) > 9:
         raise FramingError("Content-Length is not a length")
     return content_type, int(digits)
-
-
-def _line(head: bytes, key: bytes) -> bytes | None:
-    """Return the value of the first line with this key."""
-    start = 0
-    if not head.startswith(key):
-        start = head.find(b"\n" + key) + 1
-        if not start:
-            return None
-    stop = head.find(b"\n", start)
-    return head[start + len(key) : len(head) if stop < 0 else stop].strip()
 
 
 class CommandError(ValueError):

@@ -125,10 +125,12 @@ class SwitchPool:
         call counts as placed there."""
         without = {*tried, *self.paused}
         there = [one for one in self.health.values() if one.switch.connected and one.switch.name not in without]
-        # Break ties at random, so that nodes started together don't all pick the same switch.
-        random.shuffle(there)
-        best = min(there, key=Health.rank, default=None)
-        if best is None:
+        if not there:
             return None
+        if len(there) > 1:
+            # Break ties at random, so that nodes started together don't all pick the same switch.
+            random.shuffle(there)
+            there.sort(key=Health.rank)
+        best = there[0]
         best.takes()
         return best.switch

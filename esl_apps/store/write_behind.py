@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from itertools import islice
 
 from msgspec import Struct, field
 
@@ -33,11 +34,6 @@ class Group(Struct):
     again_at: float = 0.0
     pause: float = AGAIN_FIRST
     dropped: int = 0
-
-    def due(self, now: float) -> list[str]:
-        if self.refusal is None:
-            return list(self.commands)[:BATCH]
-        return list(self.commands)[:1] if now >= self.again_at else []
 
 
 class WriteBehind:
@@ -97,7 +93,7 @@ class WriteBehind:
 
     def flush(self) -> None:
         """Send all that is due. :raises StoreUnavailable: no answer; all that was not taken waits."""
-        while batch := self._due():
+        while self._groups and (batch := self._due()):
             commands = [command for _group, _about, command in batch]
             try:
                 answers = self._client.send_all(commands, raise_on_error=False)
@@ -119,9 +115,10 @@ class WriteBehind:
 
     def _due(self) -> list[tuple[str, str, Command]]:
         now = self._clock()
-        found = [
-            (name, about, group.commands[about]) for name, group in self._groups.items() for about in group.due(now)
-        ]
+        found: list[tuple[str, str, Command]] = []
+        for name, group in self._groups.items():
+            most = BATCH if group.refusal is None else 1 if now >= group.again_at else 0
+            found += [(name, about, command) for about, command in islice(group.commands.items(), most)]
         return found[:BATCH]
 
     def _taken(self, name: str, group: Group) -> None:
