@@ -171,8 +171,8 @@ def talk_is_over(bridge: Finished, bleg: Leg | None) -> bool:
         return False
     # A phone's transfer key takes a leg out of the bridge. If the transfer is refused, the switch joins the two again,
     # in a bridge of its own: then the talk lasts until B ends.
-    parted = bridge.event is not None and bridge.event.var(REFERRED) is not None
-    return not (parted and bleg is not None and bleg.ended_at is None)
+    b_goes_on = bleg is not None and bleg.ended_at is None
+    return not (b_goes_on and bridge.event is not None and bridge.event.var(REFERRED) is not None)
 
 
 def refused_by(aleg: Event) -> Bridged | None:

@@ -318,20 +318,20 @@ class Calls:
         if live is None:
             return
         attempt = live.attempt
-        if live.run is not None:
+        if live.run is not None and not live.attached:
             # Until the switch has been asked for its time, the legs that it rings say enough.
             heard = time.monotonic()
             live.clock.hear(event, heard - (node_clock.now() - attempt.queued_at), heard)
-        uuid = event.uuid
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
+            uuid = event.uuid
             if uuid is not None and (uuid in live.ends or len(live.ends) < _LEGS):
                 live.ends[uuid] = event
-        elif event.name.startswith(b"CHANNEL_PROGRESS") and uuid is not None:
+        elif event.name.startswith(b"CHANNEL_PROGRESS"):
             self._rings(live, event)
         live.poke()
 
     def _rings(self, live: Live, event: Event) -> None:
-        if live.run is not None and not live.attached and len(live.rang) < _LEGS:
+        if live.run is not None and not live.attached and len(live.rang) < _LEGS and event.uuid is not None:
             leg = leg_of(event, live.clock)
             if leg.uuid not in live.rang:
                 live.rang += (leg.uuid,)
