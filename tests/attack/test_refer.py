@@ -188,6 +188,8 @@ def test_refer_of_a_trunk_without_transfers_dials_nothing() -> None:
         assert agent.calls[0].hears(CALLEE_HZ)
         assert not premium.calls
         assert not rig.stray_calls
+        sender.hangup()
+        eventually(lambda: rig.live_channels() == 0)
     finally:
         assert node.stop() == 0
         redis.close()

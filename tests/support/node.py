@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import redis as redispy
 
 from esl_apps.store import keys
-from tests.support import temporary, zygote
+from tests.support import short_prompts, temporary, zygote
 from tests.support.ports import free_port
 
 TOKEN, ADMIN_TOKEN = "acme-token-for-tests", "admin-token-for-tests"
@@ -212,6 +212,7 @@ def configuration(rig: Any, redis: RedisServer, **integrator: Any) -> dict[str, 
         "admin": {"listen": f"127.0.0.1:{port()}", "token": ADMIN_TOKEN, "rate": UNBOUNDED},
         "recordings": {"dir": str(rig.recordings)},
         "spool": {"dir": str(rig.spool)},
+        "prompts": {"dir": short_prompts.folder()},
         "integrators": [
             {
                 "name": "acme",
