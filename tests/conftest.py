@@ -19,7 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.rig.base import Rig, Script
 from tests.rig.freeswitch import find_freeswitch
-from tests.support import ROOT, temporary
+from tests.support import ROOT, temporary, zygote
 from tests.support.node import Node, RedisServer, configuration
 
 #: The marks of tests that need a real switch; without one they are skipped with the reason.
@@ -58,6 +58,7 @@ settings.load_profile("suite")
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     """One switch per session and kind; ``node`` resets it between tests."""
     made: Any
+    zygote.prepared()  # for the nodes: it imports while the switch starts
     if request.param == "sandbox":
         from tests.rig.sandbox import SandboxRig
 

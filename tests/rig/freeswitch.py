@@ -83,7 +83,7 @@ class FreeswitchRig(PhonesSide):
         dialplan_files: Iterable[Path | tuple[str, Path]] = (),
         conf_files: Iterable[Path] = (),
         rewrite_timestamps: bool = True,
-        digit_ms: int = 60,
+        digit_ms: int = 40,
         browsers: str = "",
         trunk_transfers: bool = True,
         start: bool = True,

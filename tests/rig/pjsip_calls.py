@@ -18,8 +18,8 @@ from tests.rig.sip import asks_for_answer, display_name, headers_of, user_of, wi
 from tests.rig.tones import is_signal
 
 DTMF_PAUSE = 0.5
-DTMF_GAP = 0.05
-INBAND_MS = 100
+DTMF_GAP = 0.03
+INBAND_MS, INBAND_GAP = 100, 0.08
 
 
 class PhoneAccount(pj.Account):  # type: ignore[misc]
@@ -188,8 +188,8 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             if method == "info":
                 param.method = pj.PJSUA_DTMF_METHOD_SIP_INFO
             self.sendDtmf(param)
-        took = (INBAND_MS + 30 if method == "inband" else self.bank.digit_ms) / 1000
-        self.bank.after(took + DTMF_GAP, lambda: self.dial_digits(digits[1:], method))
+        took, gap = (INBAND_MS, INBAND_GAP) if method == "inband" else (self.bank.digit_ms, DTMF_GAP)
+        self.bank.after(took / 1000 + gap, lambda: self.dial_digits(digits[1:], method))
 
     def onDtmfDigit(self, prm: Any) -> None:
         self.received += prm.digit

@@ -115,10 +115,15 @@ _zygotes: dict[int, Zygote] = {}
 
 def start(argv: list[str], out: BinaryIO | int, err: int | None = None, into: int | None = None) -> Forked:
     """Start ``esl-apps`` in a process of its own, with its output to ``out``."""
+    return prepared().start(argv, out if isinstance(out, int) else out.fileno(), err, into)
+
+
+def prepared() -> Zygote:
+    """Return this process's zygote. A new one imports while its caller goes on."""
     zygote = _zygotes.get(os.getpid())
     if zygote is None:
         zygote = _zygotes[os.getpid()] = Zygote()
-    return zygote.start(argv, out if isinstance(out, int) else out.fileno(), err, into)
+    return zygote
 
 
 def run(argv: list[str], input: str | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
