@@ -67,6 +67,10 @@ def read_scope(text: str) -> tuple[str, Destination | None]:
     raise ValueError(SCOPE_EXPECTED)
 
 
+def _seconds(minutes: int | None) -> int | None:
+    return None if minutes is None else minutes * 60
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much may be dialled. None: any amount."""
@@ -83,6 +87,8 @@ class Limits:
     """Whether seconds have to be counted."""
     counts: bool = field(init=False, repr=False, compare=False)
     """Whether calls or seconds have to be counted."""
+    texts: tuple[str, str, str, str] = field(init=False, repr=False, compare=False)
+    """Calls per hour and per day, seconds per hour and per day; empty: any number."""
 
     def __post_init__(self) -> None:
         # Once, and not for each leg.
@@ -90,6 +96,9 @@ class Limits:
         object.__setattr__(self, "timed", timed)
         counts = timed or self.calls_per_hour is not None or self.calls_per_day is not None
         object.__setattr__(self, "counts", counts)
+        seconds = [_seconds(self.minutes_per_hour), _seconds(self.minutes_per_day)]
+        bounds = [self.calls_per_hour, self.calls_per_day, *seconds]
+        object.__setattr__(self, "texts", tuple(["" if bound is None else str(bound) for bound in bounds]))
 
     @property
     def empty(self) -> bool:

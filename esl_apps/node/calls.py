@@ -326,9 +326,10 @@ class Calls:
             uuid = event.uuid
             if uuid is not None and (uuid in live.ends or len(live.ends) < _LEGS):
                 live.ends[uuid] = event
+            live.poke()
         elif event.name.startswith(b"CHANNEL_PROGRESS"):
+            # Nothing waits for a phone to ring.
             self._rings(live, event)
-        live.poke()
 
     def _rings(self, live: Live, event: Event) -> None:
         if live.run is not None and not live.attached and len(live.rang) < _LEGS and event.uuid is not None:

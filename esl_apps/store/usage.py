@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two rounds of payment, and the seconds that a call has paid ahead after one.
 BEAT = 5.0
 AHEAD = 2 * BEAT
+_AHEAD = str(AHEAD)
 
 #: Scripts run in one round trip: a node with 5,000 calls pays for them without holding Redis up.
 _BATCH = 500
@@ -180,17 +181,14 @@ class UsageStore:
         return _refusal(*(tripped or refused)[0])
 
     def _asking(self, ticket: Ticket, *, look: bool = False) -> Run:
-        bound, limits = ticket.bound, ticket.bound.limits
+        bound = ticket.bound
         return self._begin.on(
             (keys.usage_calls(bound.key), keys.usage_sums(bound.key)),
             (
                 self._now(),
                 bound.member,
-                _or_empty(limits.calls_per_hour),
-                _or_empty(limits.calls_per_day),
-                _an_hour(limits),
-                _a_day(limits),
-                AHEAD if ticket.ahead and ticket.timed else 0,
+                *bound.limits.texts,
+                _AHEAD if ticket.ahead and ticket.timed else "0",
                 "1" if look else "",
             ),
         )
@@ -408,10 +406,6 @@ def _an_hour(limits: Limits) -> int | str:
 
 def _a_day(limits: Limits) -> int | str:
     return "" if limits.minutes_per_day is None else limits.minutes_per_day * 60
-
-
-def _or_empty(value: int | None) -> int | str:
-    return "" if value is None else value
 
 
 def _refusal(ticket: Ticket, answer: bytes) -> Refusal:

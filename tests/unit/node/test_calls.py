@@ -117,6 +117,16 @@ def test_calls_answered_leg_runs_its_application(bench: Bench) -> None:
     assert bench.record()["end_reason"] == terms.ABANDONED
 
 
+def test_calls_phone_that_rings_wakes_no_greenlet(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for it, and a greenlet that is woken sets its timer again."""
+    order = ring(bench)
+    woken: list[Live] = []
+    monkeypatch.setattr(Live, "poke", woken.append)
+    tell(bench, "CHANNEL_PROGRESS", order, **{"Caller-Channel-Progress-Time": at(1)})
+    eventually(lambda: order.attempt.state == terms.AGENT_RINGING)
+    assert woken == []
+
+
 def test_calls_socket_may_come_before_the_originates_answer(bench: Bench) -> None:
     order = ring(bench)
     bench.visit("click2dial", variable_esl_call_ref=order.attempt.call_ref).served()
