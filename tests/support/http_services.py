@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -290,18 +291,21 @@ class FakeServices:
 
 
 class World:
-    """Both ports of a node, on doubles of its services."""
+    """Both ports of a node, on doubles of its services. A port is built when it is asked: most tests ask one."""
 
     def __init__(self, recordings: str) -> None:
         self.services = cast(Any, FakeServices(recordings))
         self.outgoing = cast(Any, FakeOutgoing(self.services))
-        self.api = HttpClient(
-            integrator.build(self.services, self.outgoing, "acme"), headers={"Authorization": f"Bearer {TOKEN}"}
-        )
-        self.admin = HttpClient(
-            admin.build(self.services, self.outgoing, self.services.metrics.registry),
-            headers={"X-Auth-Token": ADMIN_TOKEN},
-        )
+
+    @cached_property
+    def api(self) -> HttpClient:
+        made = integrator.build(self.services, self.outgoing, "acme")
+        return HttpClient(made, headers={"Authorization": f"Bearer {TOKEN}"})
+
+    @cached_property
+    def admin(self) -> HttpClient:
+        made = admin.build(self.services, self.outgoing, self.services.metrics.registry)
+        return HttpClient(made, headers={"X-Auth-Token": ADMIN_TOKEN})
 
     def configure(self, **sections: Any) -> None:
         """Change fields of sections of the configuration, as a reload does."""
