@@ -40,6 +40,23 @@ measured = pytest.StashKey[bool]()
 REAL = pytest.param("freeswitch", marks=ON_FREESWITCH)
 UNIT = ROOT / "tests" / "unit"
 
+#: The modules that take longest, most of it waiting. They begin first, and the unit tests, which don't wait, last: else
+#: one worker would be at a long module when the others have ended.
+LONGEST = [
+    "browser/test_console.py",
+    "behaviour/test_workers.py",
+    "behaviour/test_keys.py",
+    "behaviour/test_versions.py",
+    "behaviour/test_webhooks.py",
+    "behaviour/test_adoption.py",
+    "behaviour/test_consultation.py",
+    "behaviour/test_records.py",
+    "behaviour/test_reload.py",
+    "behaviour/test_disa.py",
+    "behaviour/test_commands.py",
+    "chaos/test_chaos.py",
+]
+
 #: For what the sandbox lacks: a debug log, JSON CDRs of a real switch, SIP's finer points.
 on_a_real_switch = pytest.mark.parametrize("rig", [REAL], indirect=True)
 
@@ -102,6 +119,7 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    config.option.loadscopereorder = False  # not by the number of tests, but as they are collected
     return ByModule(config, log)
 
 
@@ -116,11 +134,16 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Choose the tests to measure. ``pytest --cov`` measures unit tests only; `make coverage` measures all tests and
-    all processes."""
+@pytest.hookimpl(trylast=True)  # after pytest's own, which changes the order
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order a worker's tests, and choose the tests to measure. ``pytest --cov`` measures unit tests only; `make
+    coverage` measures all tests and all processes."""
     cases: Counter[str] = Counter()
     is_unit = functools.cache(lambda path: path.is_relative_to(UNIT))
+    rank = {ROOT / "tests" / module: number for number, module in enumerate(LONGEST)}
+    assert all(module.exists() for module in rank)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank.get(item.path, len(rank) + is_unit(item.path)))
     for item in items:
         test = item.nodeid.partition("[")[0]
         is_property = is_hypothesis_test(getattr(item, "obj", None))
