@@ -25,7 +25,7 @@ UNIT_COVERAGE := 95
 # have. Both runs print what failed.
 AGAIN = $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 test: lint
-	$(BIN)/python -m pytest -m freeswitch --ignore=tests/unit -n $(or $(PHONE_WORKERS),3) $(PYTEST_ARGS) \
+	$(BIN)/python -m pytest -m freeswitch --ignore=tests/unit -n $(or $(PHONE_WORKERS),4) $(PYTEST_ARGS) \
 	  || $(AGAIN) -m freeswitch
 	$(BIN)/python -m pytest -m "not freeswitch" -n $(or $(WORKERS),10) \
 	  $(or $(PYTEST_ARGS),--cov --cov-report= --cov-fail-under=$(UNIT_COVERAGE)) || $(AGAIN) -m "not freeswitch"

@@ -140,7 +140,7 @@ class Stand:
             with contextlib.suppress(OSError):
                 call.hangup()
         with contextlib.suppress(AssertionError):
-            eventually(lambda: self.rig.live_channels() == 0, within=4)
+            eventually(lambda: self.rig.live_channels() == 0, within=1.5)
         # A call answered in the instant of its CANCEL would wait half a minute for its ACK.
         self.rig.api("hupall")
         eventually(lambda: self.rig.live_channels() == 0, within=15, message="channels that do not end")

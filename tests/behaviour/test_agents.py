@@ -33,6 +33,8 @@ def test_agent_in_another_nodes_call_is_busy_here(rig: Rig, node: Node, other_no
     rig.outside(CALLEE, Script(answer_after=0.1))
     assert agent(node) == {"extension": "1000", "registered": True, "state": "idle", "calls": []}
     assert node.post("1000", CALLEE, require_agent="idle", query="?dry_run=1").json["ok"] is True
+    # Its first question to the switch may take longer than a request waits.
+    eventually(lambda: request(other_node.api, "GET", "/click2dial/agents/1000").status == 200)
     ref = other_node.call("1000", CALLEE, require_agent="idle")
     eventually(lambda: phone.calls)
     eventually(lambda: agent(node)["state"] == "busy")
