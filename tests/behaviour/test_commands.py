@@ -114,7 +114,7 @@ def test_check_on_the_sandbox_has_no_failure(settings: dict[str, Any], tmp_path:
 
 @pytest.fixture(scope="module")
 def node(sandbox: SandboxRig, redis: RedisServer) -> Iterator[Node]:
-    made = Node(configuration(sandbox, redis))
+    made = Node(configuration(sandbox, redis, agent_timeout=60))
     yield made
     made.stop()
 

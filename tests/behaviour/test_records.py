@@ -33,7 +33,7 @@ class Stage:
         self.node = self.start()
 
     def start(self, *, drain_timeout: float = 5, **integrator: Any) -> Node:
-        config = configuration(self.sandbox, self.redis, agent_timeout=10, callee_timeout=10)
+        config = configuration(self.sandbox, self.redis, agent_timeout=60, callee_timeout=60)
         config["node"]["drain_timeout"] = drain_timeout
         config["inbound"] = {DID: {"integrator": "acme", "agents": ["1000", "1001"], "ring_timeout": 5}}
         config["integrators"][0].update(integrator)

@@ -80,6 +80,8 @@ class CallSwitch:
 
     def settle(self) -> None:
         gevent.sleep(0.01)
+        # A machine that was busy wakes this greenlet before the switch has read.
+        gevent.idle()
 
 
 def application(command: str) -> tuple[str, str]:

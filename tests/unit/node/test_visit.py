@@ -100,22 +100,23 @@ def test_visit_of_a_caller_who_was_known_stays_their_accounts(
     assert (call["state"], call["integrator"]) == (terms.ENDED, "acme")
 
 
-def played(visitor: Visitor) -> str:
-    return next(argument for app, argument in visitor.switch.executed if app == "playback")
+def prompt_heard(visitor: Visitor) -> str:
+    """Leave at the first prompt, and return it."""
+    eventually(lambda: any(app == "playback" for app, _ in visitor.switch.executed))
+    visitor.leaves()
+    return next(argument for app, argument in visitor.served().switch.executed if app == "playback")
 
 
 def test_visit_goes_on_in_the_language_of_its_call(bench: Bench) -> None:
     left_by_dead_node(bench, language="fr")
-    assert "/fr/8000/enter_pin" in played(back(bench))
+    assert "/fr/8000/enter_pin" in prompt_heard(bench.visit("disa/acme/front", **BACK))
 
 
 def test_visit_is_in_the_language_of_the_number_dialled(build: Build) -> None:
     bench = build(prompts={"recorded": False, "numbers": {DID: "de"}})
     visitor = bench.visit()
     visitor.types("0", "1")
-    eventually(lambda: any(app == "playback" for app, _ in visitor.switch.executed))
-    visitor.leaves()
-    assert "/de/8000/enter_pin" in played(visitor.served())
+    assert "/de/8000/enter_pin" in prompt_heard(visitor)
 
 
 def test_visit_whose_number_was_not_yet_dialled_is_lost(bench: Bench) -> None:
