@@ -7,7 +7,7 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from esl_apps.core.limits import (
 from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.operations.breakers import clear_counters
+from esl_apps.process import background
 from esl_apps.store import keys, redis_client, script
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.errors import Fault
@@ -55,6 +56,20 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def timers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the timers of a test's calls with it: the next test has the same keys, for which they would pay."""
+    begun, later = [], background.later
+
+    def begin(*args: Any, **fields: Any) -> Any:
+        begun.append(later(*args, **fields))
+        return begun[-1]
+
+    monkeypatch.setattr(background, "later", begin)
+    yield
+    gevent.killall(begun)
 
 
 @pytest.fixture
