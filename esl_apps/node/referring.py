@@ -70,11 +70,14 @@ class Referring:
         services.acting.act(call, action)
 
     def _refuse(self, visit: Visit) -> None:
-        """Play the prompt to both parties."""
+        """Play the prompt to both parties. A leg that still rings is hung up: its bridge is gone, and without media a
+        prompt has no end."""
         channel, agent = visit.channel, visit.channel.variable(REFERRED)
         path = self._services.policy.prompt(_REFUSED, 8000)
         if agent is not None:
             with suppress(SwitchUnavailable, ReplyError):
                 visit.switch.api(f"uuid_broadcast {agent} {path} aleg")
         with suppress(CallEnded):
+            if channel.answered_at is None:
+                channel.hangup("ORIGINATOR_CANCEL")
             channel.play(_REFUSED, _LONGEST)

@@ -9,6 +9,7 @@ import pytest
 from esl_apps.core import terms
 from esl_apps.node.live import Live
 from tests.support.bench import Bench, Visitor, click_talk
+from tests.support.call_switch import AT
 from tests.support.call_switch import B as AGENT
 from tests.support.peer import UUID as CUSTOMER
 from tests.support.peer import eventually
@@ -20,8 +21,10 @@ def talking(bench: Bench, **fields: Any) -> Live:
     return click_talk(bench, **{"aleg_uuid": AGENT, "bleg_uuid": CUSTOMER, **fields})
 
 
-def refer(bench: Bench, live: Live | None, to: str = "1001") -> Visitor:
+def refer(bench: Bench, live: Live | None, to: str = "1001", answered_at: int = AT) -> Visitor:
+    """``answered_at``: when the customer's leg was answered; 0: it rings."""
     variables: dict[str, Any] = {"variable_blind_transfer_uuid": AGENT, "Caller-Destination-Number": to}
+    variables["Caller-Channel-Answered-Time"] = answered_at * 1_000_000
     if live is not None:
         variables["variable_esl_call_ref"] = live.attempt.call_ref
     return bench.visit("transfer/refer", **variables)
@@ -86,6 +89,14 @@ def test_referring_before_the_two_are_connected_is_refused(bench: Bench) -> None
     live = talking(bench)
     live.attempt.state = terms.CALLEE_RINGING
     assert is_refused(bench, refer(bench, live))
+
+
+def test_referring_while_the_callee_rings_hangs_it_up(bench: Bench) -> None:
+    """It is out of its bridge. A prompt to a leg without media has no end, so it would ring on, with nobody there."""
+    live = talking(bench)
+    live.attempt.state = terms.CALLEE_RINGING
+    visitor = refer(bench, live, answered_at=0).served()
+    assert visitor.switch.executed == [("hangup", "ORIGINATOR_CANCEL")]
 
 
 def test_referring_of_an_unknown_call_is_refused(bench: Bench) -> None:
