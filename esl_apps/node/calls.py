@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import gevent
 
@@ -75,6 +75,8 @@ class Calls:
         """Called with an adopted call that is being cancelled: its leg may come to another node at this moment."""
         # Calls that ended while their switch was unreachable, by its name: their legs are hung up when it is back.
         self._to_reap: dict[str, set[str]] = {}
+        self._moved: dict[str, Live] = {}
+        """The calls of legs that the switch still takes for another's, by UUID."""
 
     # Life of a call -----------------------------------------------------------------------------------
 
@@ -148,9 +150,25 @@ class Calls:
         live.attempt.observer = None
         self._records.released(live.attempt)
         if self.live.get(live.attempt.call_ref) is live:
-            del self.live[live.attempt.call_ref]
-            self.tenants.remove(live.attempt)
+            self._remove(live.attempt)
         live.poke()
+
+    def _remove(self, attempt: Attempt) -> None:
+        live = self.live.pop(attempt.call_ref, None)
+        self.tenants.remove(attempt)
+        if self._moved:
+            self._moved = {uuid: one for uuid, one in self._moved.items() if one is not live}
+
+    @contextmanager
+    def moving(self, old: Live, new: Live, *legs: str) -> Iterator[None]:
+        """Move legs from one call to another, while the switch is told so: the end of one that leaves until then names
+        the call before."""
+        self._moved.update(dict.fromkeys(legs, new))
+        new.ends.update({leg: end for leg, end in old.ends.items() if leg in legs})
+        yield
+        # If the switch doesn't do it, one of them has left, and its end may still come.
+        for leg in legs:
+            self._moved.pop(leg, None)
 
     def expected(self) -> int:
         """How many legs ring for this node and will come here when they answer."""
@@ -178,8 +196,7 @@ class Calls:
             return
         self._records.moment(attempt, moment)
         if attempt.ended:
-            self.live.pop(attempt.call_ref, None)
-            self.tenants.remove(attempt)
+            self._remove(attempt)
             self._records.record(attempt)
         self.on_change(attempt, moment)
 
@@ -313,8 +330,8 @@ class Calls:
     # Events of the switch -----------------------------------------------------------------------------
 
     def on_event(self, switch: Switch, event: Event) -> None:
-        ref = event.var("esl_call_ref")
-        live = self.live.get(ref) if ref else None
+        uuid = event.uuid
+        live = self._moved.get(uuid or "") or self.live.get(event.var("esl_call_ref") or "")
         if live is None:
             return
         attempt = live.attempt

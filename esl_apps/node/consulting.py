@@ -363,9 +363,10 @@ class Consulting:
         new.attached = new.adopted = True
         identity = self._transferring.identity(attempt)
         try:
-            set_variables(live.switch, held, identity, {})
-            live.switch.api(f"uuid_setvar {held} esl_bleg")
-            set_variables(live.switch, action.leg, identity, {})
+            with services.calls.moving(live, new, held, action.leg):
+                set_variables(live.switch, held, identity, {})
+                live.switch.api(f"uuid_setvar {held} esl_bleg")
+                set_variables(live.switch, action.leg, identity, {})
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
         # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.

@@ -254,9 +254,11 @@ class Following:
 
     def _legs(self, live: Live) -> tuple[list[Leg], list[Leg]]:
         """The call's A-legs and B-legs, from events and from the switch's CDR files."""
-        ref = live.attempt.call_ref
+        ref, a_uuid = live.attempt.call_ref, live.attempt.aleg_uuid
+        # A leg that was B in the call before may have ended before the switch knew that it is A in this one.
         found: dict[str, tuple[bool, Leg]] = {
-            uuid: (event.var("esl_bleg") is not None, leg_of(event, live.clock)) for uuid, event in live.ends.items()
+            uuid: (uuid != a_uuid and event.var("esl_bleg") is not None, leg_of(event, live.clock))
+            for uuid, event in live.ends.items()
         }
         switch_cdr = self._services.switch_cdr
         until = time.monotonic() + WRITTEN

@@ -11,13 +11,13 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from esl_apps.cli.kazoo_import import import_files
 from esl_apps.cli.kazoo_import.export import read

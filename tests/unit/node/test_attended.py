@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 
 from esl_apps.core import terms
@@ -13,8 +14,9 @@ from esl_apps.node.acting import ACTION, OUTCOME, WATCHED
 from esl_apps.node.live import Live
 from tests.support.bench import Bench, Build, click_talk, pass_on
 from tests.support.call_switch import B as CUSTOMER
+from tests.support.call_switch import ends
 from tests.support.peer import UUID as PHONE
-from tests.support.peer import api_response, event, eventually
+from tests.support.peer import Peer, api_response, event, eventually
 
 MINE, TARGET = "dddddddd-0000-4000-8000-000000000004", "eeeeeeee-0000-4000-8000-000000000005"
 """The legs of the phone's other call: its own, and the other party's."""
@@ -86,6 +88,33 @@ def test_attended_joins_the_other_two_parties(bench: Bench) -> None:
     assert (joined.extension, joined.number) == ("0820001234", "0820001234")
     assert (joined.aleg_uuid, joined.bleg_uuid, joined.state) == (CUSTOMER, TARGET, terms.BRIDGED)
     assert {record["end_reason"] for record in bench.records()} == {terms.ANSWERED}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_attended_party_that_leaves_at_once_was_in_the_new_call(bench: Bench, when: str) -> None:
+    """Its end still names the call before: the switch couldn't be told any more."""
+    first, _second = two_talks(bench)
+    headers: dict[str, Any] = {"variable_esl_call_ref": first.attempt.call_ref, "variable_esl_bleg": "s-1"}
+    headers["variable_sip_hangup_disposition"] = "recv_bye"
+    left = ends("NORMAL_CLEARING", 16, uuid=CUSTOMER, **headers)
+    gone = api_response("-ERR No such channel!\n")
+
+    def bridge(peer: Peer, command: str) -> bytes:
+        if when == "before":
+            peer.say(left)
+        return bench.switch.obey(command)
+
+    def rename(peer: Peer, _command: str) -> bytes:
+        if when == "after":
+            gevent.spawn_later(0.01, peer.say, left)
+        return gone
+
+    bench.switch.answers |= {"api uuid_bridge": bridge, f"api uuid_setvar_multi {CUSTOMER}": rename}
+    refer(bench, first)
+    eventually(lambda: first.attempt.transferred_to and not bench.live)
+    (new,) = [record for record in bench.records() if record["call_ref"] == first.attempt.transferred_to]
+    # The party that stays is the callee of the new call, as of the one before.
+    assert (new["end_reason"], new["hung_up_by"]) == (terms.ANSWERED, terms.CALLEE)
 
 
 def test_attended_without_replaces_is_no_matter_of_the_node(bench: Bench) -> None:
