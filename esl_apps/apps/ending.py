@@ -29,7 +29,8 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)
             return
         code = end.bleg.q850 if end.bleg is not None and end.bleg.q850 else causes.NORMAL_CLEARING
-        attempt.end(terms.ANSWERED, code, _who(attempt, end, party), end.at)
+        talk = _talk_of(end)
+        attempt.end(terms.ANSWERED, code, _who(attempt, talk, party), talk.at)
     elif attempt.cut is not None:
         attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, end.at)
     elif attempt.cancelled_by is not None:
@@ -87,6 +88,12 @@ def end_of(aleg: Leg | None, bleg: Leg | None, now: float) -> Ended:
                 aleg = replace(aleg, ended_at=None, disposition=None)
             return Ended(b_ended, aleg, bleg)
     return Ended(max(ends, default=now), aleg or Leg(""), bleg)
+
+
+def _talk_of(end: Ended) -> Ended:
+    """Return how the talk ended. A caller whose socket was lost may have gone on in the dialplan after it."""
+    talk = end_of(end.aleg, end.bleg, end.at)
+    return talk if talk.at < end.at else end
 
 
 def _ended_by_a(aleg: Leg, bleg: Leg) -> bool:
