@@ -186,6 +186,8 @@ class CallFields(msgspec.Struct):
     """The language of its prompts; None: the configuration's."""
     order: dict[str, Any] | None = None
     """Data by which its application goes on with it in another process."""
+    changes: int = 0
+    """How often it was written down: of two forms of one call, that with more is the newer one."""
 
 
 #: The fields that are points in time.

@@ -87,11 +87,20 @@ class Adoption(background.Kept):
             if self._is_followed(call.call_ref):
                 services.call_log.ended(call.call_ref)
             else:
+                call = self._newest(call)
                 # As ``CallStore.take_over`` does: what that run noted of the call is this one's now.
                 call.had_by = [*call.had_by, *filter(None, [services.membership.predecessor])]
                 self._adopt(call, services.policy.settings.node)
             # Not before: the call log may be rewritten meanwhile.
             left.pop(0)
+
+    def _newest(self, call: Essence) -> Essence:
+        """A call of the call log, or what Redis has of it, if that is newer: the disk may have been full."""
+        with suppress(StoreUnavailable):
+            found = self._services.store.essence(call.call_ref, filter(None, [self._services.membership.predecessor]))
+            if found is not None and found[1].changes > call.changes:
+                return found[1]
+        return call
 
     def _is_followed(self, ref: str) -> bool:
         """Whether another live process has the call. False if Redis can't say."""

@@ -90,6 +90,7 @@ class Records:
             kept = None
         else:
             live = self._live.get(ref)
+            attempt.changes += 1
             kept = documents.encode(LIVE_CALL, live.essence if live else essence(attempt, None), attempt.rest)
             self._call_log.note(kept)
         self._store.save(ref, lambda: document(attempt), kept, refused=attempt.refused)

@@ -328,6 +328,20 @@ def test_adoption_next_run_records_what_the_last_went_on_with(build: Build) -> N
     assert again.record()["call_ref"] == attempt.call_ref
 
 
+def test_adoption_next_run_takes_the_newer_form_of_a_call(build: Build) -> None:
+    """The disk was full, so the call log has the call as it was before Redis heard of its consultation."""
+    first = build().connect()
+    attempt = begin_call(first)
+    first.services.call_log.close()
+    attempt.apart = ["r-2"]
+    attempt.save()
+    first.flush()
+    show_legs(first.switch, aleg(attempt.call_ref))
+    again = next_run(build, first)
+    again.adoption.beat()
+    assert again.live[attempt.call_ref].attempt.apart == ["r-2"]
+
+
 def test_adoption_next_run_leaves_a_call_that_the_last_ended(build: Build) -> None:
     """It ended while Redis was away, as its caller went on in another call: Redis has it as it was before."""
     before = build()
