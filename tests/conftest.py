@@ -208,8 +208,6 @@ def module_node(rig: Rig, redis: RedisServer, request: pytest.FixtureRequest) ->
     change = getattr(request.module, "CONFIG", None)
     if change is not None:
         change(config)
-    # A node reads at its start what the module before may have left: entries of a newer release, for one.
-    redis.flush()
     node = Node(config)
     yield node
     assert node.stop() == 0
