@@ -177,7 +177,7 @@ class Attended:
         try:
             asked = Action(JOIN, leg=stays, ref=other.phone, to=agent.dialled, next=new, session=old.session_ref)
             services.acting.act(other.call, asked)
-            joined = True
+            joined, at = True, node_clock.now()
         finally:
             if not joined:
                 old.transferred_to = None
@@ -187,9 +187,8 @@ class Attended:
         _unmute(live)
         for leg in (phone, other.phone):
             self._transferring.let_go(live, leg, by_phone=False)
-        self._consulting.part(
-            live, terms.AGENT, Action(CONSULTED, step=JOINED, leg=other.party, to=other.number.dialled, next=new)
-        )
+        action = Action(CONSULTED, step=JOINED, leg=other.party, to=other.number.dialled, next=new)
+        self._consulting.part(live, terms.AGENT, action, at)
         if has_phone(services.policy.settings, other.number):
             with suppress(SwitchUnavailable, ReplyError):
                 live.switch.api(f"uuid_setvar {other.party} confirm_blind_transfer true")

@@ -318,17 +318,20 @@ class Consulting:
             talk.hold(old, node_clock.now(), on=False)
             old.save()
         else:
-            self.part(live, consults, action)
+            self.part(live, consults, action, node_clock.now())
         live.poke()
 
-    def part(self, live: Live, leaves: str, action: Action) -> None:
-        """End a call that one of its parties has left, and begin the next one's if there is another party."""
+    def part(self, live: Live, leaves: str, action: Action, at: float) -> None:
+        """End a call that one of its parties has left, and begin the next one's if there is another party.
+
+        ``at``: when the switch parted or joined them. One call is billed up to then, the next one from then on.
+        """
         old = live.attempt
-        note_parting(old, node_clock.now())
+        note_parting(old, at)
         if old.recording != talk.OFF:
             self._order(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
         recorded = old.recording_url is not None
-        new = self._next(live, leaves, action) if action.step == JOINED else None
+        new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:
             end(old, leaves)
             self._services.calls.reap(live.switch, old.call_ref)
@@ -343,8 +346,8 @@ class Consulting:
                 talk.record(new.attempt, talk.ON, node_clock.now())
         self._following.follow(new)
 
-    def _next(self, live: Live, leaves: str, action: Action) -> Live | None:
-        """Begin the call of the two that are left. The switch has joined them. None: it can't be."""
+    def _next(self, live: Live, leaves: str, action: Action, at: float) -> Live | None:
+        """Begin the call of the two that are left, whom the switch joined at this time. None: it can't be."""
         old, services = live.attempt, self._services
         policy = services.policy
         client = policy.clients.get(old.integrator or "")
@@ -373,9 +376,8 @@ class Consulting:
         charges = joined.charges(policy)
         services.usage.adopt(*charges)
         attempt.pay(*charges)
-        now = node_clock.now()
-        attempt.enter(terms.AGENT_ANSWERED, now)
-        attempt.enter(terms.BRIDGED, now)
+        attempt.enter(terms.AGENT_ANSWERED, at)
+        attempt.enter(terms.BRIDGED, at)
         return new
 
     def _review(self, live: Live, legs: int) -> None:
