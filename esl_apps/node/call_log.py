@@ -130,7 +130,7 @@ class CallLog:
 
     @property
     def faults(self) -> list[str]:
-        """Whether somebody has removed the state folder, in words for a person. Logged once."""
+        """Return a message if the state folder was removed. The removal is logged once."""
         if self._fd < 0 or os.fstat(self._fd).st_nlink:
             return []
         folder = self._path.parent

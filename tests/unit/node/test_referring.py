@@ -92,7 +92,7 @@ def test_referring_before_the_two_are_connected_is_refused(bench: Bench) -> None
 
 
 def test_referring_while_the_callee_rings_hangs_it_up(bench: Bench) -> None:
-    """It is out of its bridge. A prompt to a leg without media has no end, so it would ring on, with nobody there."""
+    """The refused transfer has ended its bridge. Without media no prompt ends, and the callee would go on ringing."""
     live = talking(bench)
     live.attempt.state = terms.CALLEE_RINGING
     visitor = refer(bench, live, answered_at=0).served()
