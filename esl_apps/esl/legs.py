@@ -21,26 +21,12 @@ OF_BLEGS = "CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_ANSWER"
 LIVES = frozenset(OF_BLEGS.encode().split())
 #: A leg's times in its events, in microseconds.
 _TIMES = HeaderBlock(
+    b"Caller-Channel-",
     (
-        b"Caller-Channel-Created-Time",
-        b"Caller-Channel-Answered-Time",
-        b"Caller-Channel-Progress-Time",
-        b"Caller-Channel-Progress-Media-Time",
-        b"Caller-Channel-Hangup-Time",
-        b"Caller-Channel-Transfer-Time",
-        b"Caller-Channel-Resurrect-Time",
-        b"Caller-Channel-Bridged-Time",
-        b"Caller-Channel-Last-Hold",
-        b"Caller-Channel-Hold-Accum",
+        *(b"Created-Time", b"Answered-Time", b"Progress-Time", b"Progress-Media-Time", b"Hangup-Time"),
+        *(b"Transfer-Time", b"Resurrect-Time", b"Bridged-Time", b"Last-Hold", b"Hold-Accum"),
     ),
-    (
-        b"Caller-Channel-Created-Time",
-        b"Caller-Channel-Answered-Time",
-        b"Caller-Channel-Progress-Time",
-        b"Caller-Channel-Progress-Media-Time",
-        b"Caller-Channel-Hangup-Time",
-        b"Caller-Channel-Hold-Accum",
-    ),
+    (b"Created-Time", b"Answered-Time", b"Progress-Time", b"Progress-Media-Time", b"Hangup-Time", b"Hold-Accum"),
     600,
 )
 #: What ``originate_disposition`` says of an originate that has not failed.
@@ -124,10 +110,10 @@ def media_fit(aleg: Event) -> bool:
     return any(aleg.var(name) for name in ("absolute_codec_string", "codec_string", "bypass_media", "proxy_media"))
 
 
-def _time(value: bytes | None, ahead: float) -> float | None:
+def _time(value: bytes, ahead: float) -> float | None:
     """Return a time of a clock that is so many seconds ahead; None if absent or 0, which means that it hasn't
     happened."""
-    microseconds = int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
+    microseconds = int(value) if value.isdigit() and len(value) < 20 else 0
     return microseconds / 1e6 - ahead if microseconds else None
 
 

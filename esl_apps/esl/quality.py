@@ -6,7 +6,7 @@ import re
 from math import sqrt
 
 from esl_apps.core.quality import LegQuality
-from esl_apps.esl.header_block import HeaderBlock
+from esl_apps.esl.header_block import HeaderBlock, value_at
 from esl_apps.esl.wire import decode
 
 #: Where FreeSWITCH writes a variable: among the first, the last, or together with another. A search of the whole event
@@ -20,23 +20,15 @@ _CODEC = b"\nvariable_read_codec: "
 _RATE = b"\nvariable_read_rate: "
 #: The leg's RTP statistics.
 _STATISTICS = HeaderBlock(
-    [
-        b"variable_rtp_audio_" + name
-        for name in (
-            *(b"in_raw_bytes", b"in_media_bytes", b"in_packet_count", b"in_media_packet_count"),
-            *(b"in_skip_packet_count", b"in_jitter_packet_count", b"in_dtmf_packet_count", b"in_cng_packet_count"),
-            *(b"in_flush_packet_count", b"in_largest_jb_size", b"in_jitter_min_variance", b"in_jitter_max_variance"),
-            *(b"in_jitter_loss_rate", b"in_jitter_burst_rate", b"in_mean_interval", b"in_flaw_total"),
-            *(b"in_quality_percentage", b"in_mos", b"out_raw_bytes", b"out_media_bytes", b"out_packet_count"),
-        )
-    ],
+    b"variable_rtp_audio_",
     (
-        b"variable_rtp_audio_in_packet_count",
-        b"variable_rtp_audio_in_jitter_max_variance",
-        b"variable_rtp_audio_in_jitter_loss_rate",
-        b"variable_rtp_audio_in_mos",
-        b"variable_rtp_audio_out_packet_count",
+        *(b"in_raw_bytes", b"in_media_bytes", b"in_packet_count", b"in_media_packet_count"),
+        *(b"in_skip_packet_count", b"in_jitter_packet_count", b"in_dtmf_packet_count", b"in_cng_packet_count"),
+        *(b"in_flush_packet_count", b"in_largest_jb_size", b"in_jitter_min_variance", b"in_jitter_max_variance"),
+        *(b"in_jitter_loss_rate", b"in_jitter_burst_rate", b"in_mean_interval", b"in_flaw_total"),
+        *(b"in_quality_percentage", b"in_mos", b"out_raw_bytes", b"out_media_bytes", b"out_packet_count"),
     ),
+    (b"in_packet_count", b"in_jitter_max_variance", b"in_jitter_loss_rate", b"in_mos", b"out_packet_count"),
     2000,
 )
 #: A Call-ID that may be shown and searched for: a phone can send anything.
@@ -48,7 +40,7 @@ def quality_of(block: bytes, uuid: str, post_dial_delay: float | None, *, answer
     """``block``: the headers of the event, each with a line break before it. ``post_dial_delay``: seconds to the first
     ringing, if it is known."""
     quality = LegQuality(leg=uuid, sip_call_id=_text(block, block.rfind(_CALL_ID), _CALL_ID, _SHOWN))
-    status = _value(block, block.rfind(_STATUS, max(0, len(block) - _LAST)), _STATUS)
+    status = value_at(block, block.rfind(_STATUS, max(0, len(block) - _LAST)), _STATUS)
     if status.isdigit() and len(status) == 3:
         quality.sip_status = int(status)
     elif answered and quality.sip_call_id is not None:
@@ -63,7 +55,7 @@ def quality_of(block: bytes, uuid: str, post_dial_delay: float | None, *, answer
         _note_statistics(quality, *map(_number, _STATISTICS.read(block, at)))
         at = block.rfind(_CODEC, 0, at)
         quality.codec = _text(block, at, _CODEC, _NAME)
-        rate = _value(block, block.find(_RATE, at, at + _TOGETHER), _RATE)
+        rate = value_at(block, block.find(_RATE, at, at + _TOGETHER), _RATE)
         if quality.codec is not None and rate.isdigit() and len(rate) < 7:
             quality.codec += "/" + rate.decode()
     return quality
@@ -86,22 +78,11 @@ def _note_statistics(
         quality.jitter = None if variance is None else round(sqrt(variance), 2)
 
 
-def _number(value: bytes | None) -> float | None:
-    if value is None or len(value) > 19:
-        return None
+def _number(value: bytes) -> float | None:
     # Nothing but digits and one point: float() reads "nan" and "1e9", too.
-    return float(value) if value.replace(b".", b"", 1).isdigit() else None
-
-
-def _value(block: bytes, at: int, name: bytes) -> bytes:
-    """Return the value of a header that is at this offset; empty if there is none."""
-    if at < 0:
-        return b""
-    at += len(name)
-    stop = block.find(b"\n", at)
-    return block[at:] if stop < 0 else block[at:stop]
+    return float(value) if len(value) < 20 and value.replace(b".", b"", 1).isdigit() else None
 
 
 def _text(block: bytes, at: int, name: bytes, form: re.Pattern[str]) -> str | None:
-    text = decode(_value(block, at, name))
+    text = decode(value_at(block, at, name))
     return text if form.fullmatch(text) else None
