@@ -46,7 +46,7 @@ _LEGS = 200
 _LATE, _APART = 1.0, 0.5
 #: Seconds after which to ask again for a leg whose end was not heard.
 _ASK_EVERY = 30.0
-#: What a leg without a B-leg was last told that does nothing any more.
+#: The last application of a caller's leg that is alone and waits for a node.
 _IDLE = frozenset({"socket", "bridge"})
 
 
@@ -340,7 +340,6 @@ class Calls:
             heard = time.monotonic()
             live.clock.hear(event, heard - (node_clock.now() - attempt.queued_at), heard)
         if event.name == b"CHANNEL_HANGUP_COMPLETE":
-            uuid = event.uuid
             if uuid is not None and (uuid in live.ends or len(live.ends) < _LEGS):
                 live.ends[uuid] = event
             live.poke()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +24,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.core.charges import Charge, Ticket
-from esl_apps.core.limits import BREAKER, Limits, Refusal, covers
+from esl_apps.core.limits import BREAKER, Refusal, covers
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.turns import in_turns
 from esl_apps.process import background
@@ -291,12 +291,12 @@ class UsageStore:
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:
         # After a reload some calls may have an older limit. The lowest applies.
-        limits = [ticket.bound.limits for ticket, _owed, _wanted in asked]
+        texts = [ticket.bound.limits.texts for ticket, _owed, _wanted in asked]
+        _calls_an_hour, _calls_a_day, an_hour, a_day = zip(*texts, strict=True)
         owed, wanted = sum(one[1] for one in asked), sum(one[2] for one in asked)
         key = asked[0][0].bound.key
-        an_hour = min((value for one in limits if (value := _an_hour(one)) != ""), default="")
-        a_day = min((value for one in limits if (value := _a_day(one)) != ""), default="")
-        return self._take.on((keys.usage_sums(key),), (self._now(), an_hour, a_day, f"{owed:.3f}", f"{wanted:.3f}"))
+        args = self._now(), _lowest(an_hour), _lowest(a_day), f"{owed:.3f}", f"{wanted:.3f}"
+        return self._take.on((keys.usage_sums(key),), args)
 
     def _returning(self, ticket: Ticket, day: str, parts: Sequence[tuple[float, str, str]], *, new: bool) -> Run:
         flat = [value for seconds, of_day, minute in parts for value in (f"{seconds:.3f}", of_day, minute)]
@@ -400,12 +400,9 @@ class UsageStore:
         return "" if self._clock is None else self._clock()
 
 
-def _an_hour(limits: Limits) -> int | str:
-    return "" if limits.minutes_per_hour is None else limits.minutes_per_hour * 60
-
-
-def _a_day(limits: Limits) -> int | str:
-    return "" if limits.minutes_per_day is None else limits.minutes_per_day * 60
+def _lowest(texts: Iterable[str]) -> str:
+    """Return the lowest of several limits, of which some may be empty; empty if all are."""
+    return min(filter(None, texts), key=int, default="")
 
 
 def _refusal(ticket: Ticket, answer: bytes) -> Refusal:
