@@ -8,7 +8,6 @@ import gc
 import importlib.util
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -32,9 +31,8 @@ ON_FREESWITCH = [
 ]
 
 
-#: How many cases of a unit test are measured; no property is. Coverage makes a test two to three times as slow, and
-#: more cases run through the same lines. To measure less can only lower the result.
-MEASURED_CASES = 3
+#: Whether a test is measured: the first case of a unit test, and no property. Coverage makes a test two to three times
+#: as slow, and more cases run through the same lines. To measure less can only lower the result.
 measured = pytest.StashKey[bool]()
 #: Unit tests that read files and run none of the package: measured, they would take 10 s of CPU more.
 READERS = {"test_layers.py", "test_style.py"}
@@ -148,7 +146,7 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order a worker's tests, and choose the tests to measure. ``pytest --cov`` measures unit tests only; `make
     coverage` measures all tests and all processes."""
-    cases: Counter[str] = Counter()
+    seen: set[str] = set()
     is_unit = functools.cache(lambda path: path.is_relative_to(UNIT))
     rank = {ROOT / "tests" / module: number for number, module in enumerate(LONGEST)}
     assert all(module.exists() for module in rank)
@@ -157,9 +155,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         test = item.nodeid.partition("[")[0]
         is_property = is_hypothesis_test(getattr(item, "obj", None))
-        cases[test] += 1
         runs = is_unit(item.path) and item.path.name not in READERS
-        item.stash[measured] = runs and cases[test] <= MEASURED_CASES and not is_property
+        item.stash[measured] = runs and test not in seen and not is_property
+        seen.add(test)
 
 
 @pytest.hookimpl(tryfirst=True)
