@@ -243,7 +243,10 @@ class Calls:
                 # The phone may have hung up just before: its end says so.
                 live.wait(settled, time.monotonic() + KILLED)
             if not live.attached and not attempt.ended:
-                self._end_unserved(live, live.ends.get(answered))
+                # The connection may have been away when it hung up.
+                end = live.ends.get(answered) or self._find_cdr(attempt.call_ref, answered)
+                if not live.attached and not attempt.ended:
+                    self._end_unserved(live, end)
         except Exception:
             log.exception("ringing_failed", extra={"call_ref": attempt.call_ref})
             self.reap(live.switch, attempt.call_ref)

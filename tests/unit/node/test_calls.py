@@ -18,7 +18,7 @@ from esl_apps.node import line
 from esl_apps.node.calls import Calls
 from esl_apps.node.live import Live
 from esl_apps.store import keys
-from tests.support.bench import Bench, Build, ScriptedPlaced, essence_of, placed, show_legs
+from tests.support.bench import Bench, Build, ScriptedPlaced, essence_of, placed, show_legs, write_cdr
 from tests.support.call_switch import AT, B, at, ends
 from tests.support.peer import OTHER_UUID, UUID, api_response, event, eventually
 
@@ -173,6 +173,17 @@ def test_calls_phone_that_leaves_as_its_leg_is_given_up(bench: Bench, monkeypatc
     headers: dict[str, Any] = {"variable_esl_call_ref": order.attempt.call_ref}
     bye: dict[str, Any] = {"variable_sip_hangup_disposition": "recv_bye"}
     bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID, answered=True, **headers, **bye))
+    ended(bench, order)
+    assert bench.reason() == (terms.ABANDONED, 16, "agent")
+
+
+def test_calls_phone_that_left_unheard_before_its_socket(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both connections broke as it answered: only the switch's file tells that it hung up itself."""
+    monkeypatch.setattr(calls_module, "ATTACH", 0.02)
+    monkeypatch.setattr(calls_module, "KILLED", 0.02)
+    order = ring(bench)
+    write_cdr(bench, UUID, ref=order.attempt.call_ref, answered=3, sip_hangup_disposition="recv_bye")
+    bench.answer_originate(f"+OK {UUID}\n")
     ended(bench, order)
     assert bench.reason() == (terms.ABANDONED, 16, "agent")
 
