@@ -123,12 +123,16 @@ class Attempt(CallFields, eq=False):
         ``Usage.begin`` has counted them, or they go on from the attempt before, in a session.
         """
         for charge in charges:
-            charge.call_ref = self.call_ref
+            charge.move(self.call_ref)
             self.charges.append(charge)
             essence = charge.essence
             # An adopted attempt has them among its fields already.
             if essence not in self.paid_for:
                 self.paid_for.append(essence)
+
+    def began(self, charge: Charge) -> float | None:
+        """Return when a charge's leg began to talk in this attempt; None: it hasn't."""
+        return self.answered_at if charge.aleg else self.bridged_at
 
     def drop(self, charge: Charge) -> None:
         """Pay for this leg no longer with the attempt: another charge does, or the leg was never answered."""
@@ -240,10 +244,10 @@ class Attempt(CallFields, eq=False):
         for charge in self.charges:
             if not charge.outlives:
                 # By the switch's times: this process may have learnt of the answer long after it.
-                began_at = self.answered_at if charge.aleg else self.bridged_at
+                began_at = self.began(charge)
                 talked = 0.0 if began_at is None else ended_at - began_at
-                # The process that died paid for the time before.
-                charge.end(None if charge.adopted else talked)
+                # Of an adopted call that was lost, the end is when that was noticed.
+                charge.end(min(talked, charge.proven) if charge.adopted and reason == LOST else talked)
         self._moment(Moment(milliseconds(at), ENDED, f"{reason} {self.record.end_code}"))
         return True
 

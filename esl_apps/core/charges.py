@@ -12,10 +12,11 @@ counted as they are talked.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, field, to_builtins
 
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
@@ -27,18 +28,33 @@ _SLICES, _ADOPTED_SLICES = 8, 1440
 FRESH = 50.0
 
 
+#: Seconds, and the day and the minute that they were counted for.
+Slice = tuple[float, str, str]
+
+
+class Payments(Struct):
+    """What a process has paid for one leg, as the one that takes its call over needs it."""
+
+    talked: float = 0.0
+    """Seconds that the leg had talked then."""
+    tickets: dict[str, tuple[float, list[Slice]]] = field(default_factory=dict)
+    """By bound: seconds taken in all, and the latest of them."""
+
+
 class Ticket(Struct):
     """One leg's share of one bound."""
 
     bound: Bound
     taken: float = 0.0
     """Seconds taken so far."""
+    inherited: float = 0.0
+    """Those of them that other processes have taken, which had the call before."""
     left: float = 0.0
     """Seconds of the bound that were free when Redis was last asked."""
     why: str = ""
     """The limit of the bound that runs out first, as ``minutes_per_day``."""
-    slices: list[tuple[float, str, str]] = field(default_factory=list)
-    """The latest payments, :attr:`kept` at most: seconds, and the day and minute that they were counted for."""
+    slices: list[Slice] = field(default_factory=list)
+    """The latest payments, :attr:`kept` at most."""
     kept: int = _SLICES
     ahead: bool = False
     """Whether seconds are paid before they are talked."""
@@ -69,8 +85,8 @@ class Ticket(Struct):
         """Return the seconds to take so that ``ahead`` are prepaid."""
         return max(0.0, ahead - max(0.0, self.taken - spent)) if self.ahead else 0.0
 
-    def unused(self, spent: float) -> list[tuple[float, str, str]]:
-        """Return what goes back at the end: seconds, with the day and the minute that they were counted for."""
+    def unused(self, spent: float) -> list[Slice]:
+        """Return what goes back at the end."""
         rest = self.taken - spent
         back = []
         while rest > 0 and self.slices:
@@ -93,20 +109,24 @@ class Charge:
         "_clock",
         "_on_change",
         "_opened",
+        "_prepaid",
         "_talked",
         "adopted",
         "aleg",
         "aleg_uuid",
         "call_ref",
         "cut",
+        "id",
         "levels",
         "longest",
+        "moved",
         "number",
         "outlives",
         "owner",
-        "rest",
+        "proven",
         "since",
         "stale",
+        "stored",
         "switch",
         "tickets",
         "whole",
@@ -121,6 +141,7 @@ class Charge:
         aleg: bool = False,
         owner: bool = True,
         whole: bool = True,
+        id: str = "",
     ) -> None:
         """
         :param call_ref: The attempt that it belongs to.
@@ -128,7 +149,10 @@ class Charge:
         :param aleg: It is the first leg.
         :param owner: As :func:`bounds`.
         :param whole: When its money is spent, the whole call ends, not B alone.
+        :param id: As another process has it; by default it gets one.
         """
+        self.id = id or secrets.token_hex(4)
+        """Under which another process finds what was paid."""
         self.call_ref = call_ref
         """The attempt that it belongs to now."""
         self.levels = tuple([level.name for level in levels])
@@ -136,14 +160,19 @@ class Charge:
         self.aleg = aleg
         self.owner = owner
         self.whole = whole
-        self.rest: dict[str, Any] = {}
-        """Members that a node of another version wrote and this one doesn't know."""
+        self.stored: dict[str, Any] | None = None
+        """Its essence as the process that died wrote it, with what this version doesn't know."""
         self.adopted = False
         """Taken over from a process that died: counted there, and paid for here from now on."""
         leg_bounds = list(bounds(levels, number, call_ref, aleg=aleg, owner=owner))
         lengths = [length for bound in leg_bounds if (length := bound.limits.longest_call) is not None]
         self.longest: float | None = min(lengths, default=None)
         self.tickets = [Ticket(bound) for bound in leg_bounds if bound.limits.counts]
+        self.moved = False
+        """Its leg talked in another attempt before: what was paid for that isn't told from the rest."""
+        self.proven = 0.0
+        """If it was adopted: the seconds that its leg certainly talked."""
+        self._prepaid: dict[str, Any] = {}
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.outlives = False
@@ -163,6 +192,8 @@ class Charge:
         """Its leg may be dialled. ``on_change`` is called when it talks, and when it has ended."""
         self._clock, self._on_change = clock, on_change
         self._opened = clock()
+        if self.timed and self.stored is None:
+            self._prepaid = to_builtins(self.payments(self._opened))
 
     def outlive(self, switch: str | None, aleg_uuid: str) -> None:
         """Go on when the attempt ends. ``switch``, ``aleg_uuid``: where its leg can be hung up between two attempts."""
@@ -172,14 +203,35 @@ class Charge:
     @property
     def essence(self) -> dict[str, Any]:
         """Its data for another process, in JSON's own types."""
-        return {
-            **self.rest,
+        paid = {"id": self.id, "paid": self._prepaid} if self.timed else {}
+        essence = self.stored or {
             "levels": list(self.levels),
             "number": self.number.dialled if self.number is not None else None,
             "aleg": self.aleg,
             "owner": self.owner,
             "whole": self.whole,
+            **paid,
         }
+        if self.moved:
+            return {name: value for name, value in essence.items() if name not in ("id", "paid")}
+        return essence
+
+    @property
+    def timed(self) -> bool:
+        """Whether its seconds are paid for at all."""
+        return any(ticket.timed for ticket in self.tickets)
+
+    def payments(self, now: float) -> Payments:
+        """Return what was paid so far, for a process that takes the call over."""
+        return Payments(
+            round(self.spent(now), 3),
+            {ticket.bound.key: (round(ticket.taken, 3), ticket.slices) for ticket in self.tickets if ticket.timed},
+        )
+
+    def move(self, call_ref: str) -> None:
+        """Go on in another attempt."""
+        if call_ref != self.call_ref:
+            self.call_ref, self.moved = call_ref, True
 
     @property
     def ended(self) -> bool:
@@ -206,10 +258,38 @@ class Charge:
             ticket.left = math.inf
             ticket.kept = _ADOPTED_SLICES
 
+    def inherit(self, paid: Payments | None, ago: float) -> None:
+        """Go on from what the process that died has paid.
+
+        :param paid: None if it isn't known: then all is paid that was talked.
+        :param ago: Seconds since the leg answered, 0 if it hasn't.
+        """
+        self.proven = ago if paid is None else min(ago, paid.talked)
+        for ticket in self.tickets:
+            if not ticket.timed:
+                continue
+            taken, slices = (ago, []) if paid is None else paid.tickets.get(ticket.bound.key, (ago, []))
+            ticket.taken = ticket.inherited = taken
+            ticket.slices = list(slices)
+
+    @property
+    def covered(self) -> float:
+        """The seconds that are paid for by all of its bounds."""
+        return min((ticket.taken for ticket in self.tickets if ticket.timed), default=0.0)
+
+    def prove(self) -> None:
+        """The leg is seen to be up."""
+        if self.adopted and self._clock is not None:
+            self.proven = max(self.proven, self.spent(self._clock()))
+
     def waive(self) -> None:
         """Return all that was paid here, even after the end: the process that had the call lives, and pays itself."""
         if self._clock is not None and self._on_change is not None:
             self._talked = 0.0
+            for ticket in self.tickets:
+                # That one returns its own. What was returned of it here is taken again.
+                ticket.taken -= ticket.inherited
+                ticket.inherited = 0.0
             self._on_change(self)
 
     def spent(self, now: float) -> float:

@@ -81,6 +81,7 @@ ACCOUNT = Kind("imported account", ("account",), for_ever=True)
 SETTINGS = Kind("document of imported settings", ("SYSTEM_CONFIG",), for_ever=True)
 TRIP = Kind("breaker's trip", ("TRIPPED",), for_ever=True)
 TRIP_LINE = Kind("line of the breakers' log", ("BREAKER_LOG",), for_ever=True)
+PAYMENTS = Kind("leg's payments", ("payments",))
 TIMED_CALL = Kind("timed call", ("timed_pending",))
 RECORD = Kind("record in the history", ("history",), for_ever=True)
 SESSION_PART = Kind("call's part of a session", ("session_parts",))
@@ -119,6 +120,7 @@ KINDS = (
     SETTINGS,
     TRIP,
     TRIP_LINE,
+    PAYMENTS,
     TIMED_CALL,
     RECORD,
     SESSION_PART,

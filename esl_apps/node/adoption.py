@@ -173,7 +173,7 @@ class Adoption(background.Kept):
         attempt = live.attempt
         if attempt.holder is not None:
             services.usage.leases.hold(attempt.holder, attempt.session_ref)
-        services.charging.resume(attempt)
+        services.charging.resume(attempt, call.had_by)
         self._following.follow(live, reachable=call.switch == switch.name)
 
     # Giving them back ---------------------------------------------------------------------------------

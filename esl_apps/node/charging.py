@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+import gevent
 import msgspec
 
 from esl_apps.apps.session import account_level
-from esl_apps.core import terms
+from esl_apps.core import node_clock
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.charges import Charge
+from esl_apps.core.charges import Charge, Payments
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
@@ -21,6 +22,7 @@ from esl_apps.esl.wire import CommandError
 from esl_apps.node.live import Live
 from esl_apps.node.policy import Policies, Policy
 from esl_apps.process import background
+from esl_apps.store.membership import BEAT, DEAD, Membership
 from esl_apps.store.usage import UsageStore
 
 log = logging.getLogger(__name__)
@@ -71,19 +73,27 @@ class _Paid(msgspec.Struct):
     aleg: bool
     owner: bool
     whole: bool
+    id: str = ""
+    paid: Payments | None = None
+    """What was paid before it was dialled."""
 
 
 class Charging:
     """Takes up the charges of calls whose process died."""
 
-    def __init__(self, policies: Policies, usage: UsageStore) -> None:
+    def __init__(self, policies: Policies, usage: UsageStore, membership: Membership) -> None:
         self._policies = policies
         self._usage = usage
+        self._membership = membership
 
-    def resume(self, attempt: Attempt) -> None:
-        """Go on charging an attempt for what its legs cost, at today's levels."""
+    def resume(self, attempt: Attempt, had_by: Sequence[str] = ()) -> None:
+        """Go on charging an attempt for what its legs cost, at today's levels.
+
+        ``had_by``: the processes that had it, by boot; without them, what was talked counts as paid.
+        """
         policy = self._policies.now
         charges = []
+        prepaid: dict[str, Payments | None] = {}
         for essence in attempt.paid_for:
             try:
                 paid = msgspec.convert(essence, _Paid)
@@ -92,14 +102,43 @@ class Charging:
             except (StoreUnavailable, NotDialable, msgspec.ValidationError) as error:
                 log.error("charge_not_resumed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
-            charge = Charge(attempt.call_ref, levels, number, aleg=paid.aleg, owner=paid.owner, whole=paid.whole)
-            charge.rest = {name: value for name, value in essence.items() if name not in _Paid.__struct_fields__}
+            aleg, owner, whole = paid.aleg, paid.owner, paid.whole
+            charge = Charge(attempt.call_ref, levels, number, aleg=aleg, owner=owner, whole=whole, id=paid.id)
+            charge.stored = essence
+            if had_by and paid.id:
+                prepaid[paid.id] = paid.paid
             charges.append(charge)
+        try:
+            prepaid.update(self._usage.payments(prepaid, had_by))
+        except StoreUnavailable:
+            prepaid.clear()
+        now = node_clock.now()
         self._usage.adopt(*charges)
         attempt.pay(*charges)
         for charge in charges:
-            if attempt.state == terms.BRIDGED or (charge.aleg and attempt.answered_at is not None):
-                charge.talk()
+            began = attempt.began(charge)
+            ago = 0.0 if began is None else max(0.0, now - began)
+            charge.inherit(prepaid.get(charge.id), ago)
+            if began is not None:
+                # What no process has paid for is paid at the end, by the switch's times.
+                charge.talk(min(ago, charge.covered))
+
+    def settle_later(self, attempt: Attempt, had_by: Sequence[str]) -> None:
+        """Settle what a process has paid for a call whose caller goes on here, if it died. If it lives, it does that
+        itself, and which it is shows in some seconds. ``had_by``: as :meth:`resume`."""
+        if attempt.paid_for:
+            at = attempt.timeline[-1].at if attempt.ended else node_clock.now()
+            paid = msgspec.structs.replace(attempt, charges=[], timeline=[], observer=None)
+            background.once("charge_settling", self._settle, paid, list(had_by), at, call_ref=attempt.call_ref)
+
+    def _settle(self, attempt: Attempt, had_by: Sequence[str], at: float) -> None:
+        gevent.sleep(DEAD + 2 * BEAT)
+        if not self._membership.is_dead(had_by[-1]):
+            return
+        self.resume(attempt, had_by)
+        for charge in attempt.charges:
+            began = attempt.began(charge)
+            charge.end(0.0 if began is None else at - began)
 
 
 def _level(policy: Policy, name: str, attempt: Attempt) -> Level:

@@ -101,6 +101,9 @@ class Following:
                 gevent.sleep(0.05)
                 continue
             self._picture(live, legs)
+            if legs:
+                for charge in live.attempt.charges:
+                    charge.prove()
             if live.attempt.followed:
                 self.review(live, len(legs))
             parked = self._is_parked(live, legs)

@@ -130,7 +130,8 @@ class Incoming:
         if app.ref in self._pollers:
             attempt.answered_at = node_clock.now()
             self._pollers[app.ref].settle(attempt)
-        services.charging.resume(attempt)
+        # One that was adopted here has been paid for until now.
+        services.charging.resume(attempt, () if live is not None else known.had_by)
         # Its process may have died before Redis had this.
         attempt.dialled(visit.channel.created_at)
         visit.begin(attempt)

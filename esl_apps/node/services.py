@@ -239,7 +239,7 @@ def build_services(config: Config) -> Services:
         idempotency=IdempotencyKeys(redis, membership.boot),
         breakers=breakers,
         usage=usage,
-        charging=Charging(policies, usage),
+        charging=Charging(policies, usage, membership),
         timed_calls={
             application.ref: TimedCalls(redis, name, application.timed.store)
             for application in APPLICATIONS.values()
@@ -283,6 +283,7 @@ def _build_spending(
         breakers=breakers,
         on_cut=cut,
         alone=lambda: config.redis.stale_cards > 0 and membership.alone,
+        boot=membership.boot,
     )
     return breakers, usage
 

@@ -194,8 +194,10 @@ class Visit:
             return
         if found is not None:
             # Settle it even if it can't be taken over: two processes record the same end, and Redis takes it once.
-            self.take_over(found)
-            self._settle(found[1], {})
+            taken = self.take_over(found)
+            attempt = self._settle(found[1], {})
+            if taken and found[1].had_by[-1:] == [found[0]]:
+                self.services.charging.settle_later(attempt, found[1].had_by)
 
     def _is_stale(self, known: Essence) -> bool:
         """Whether a session's call has a leg that Redis, which refused to write, knows nothing of."""
@@ -263,8 +265,8 @@ class Visit:
             return False
         return True
 
-    def _settle(self, known: Essence, ends: dict[str, Event]) -> None:
-        """``ends``: the ends of its legs that have been heard."""
+    def _settle(self, known: Essence, ends: dict[str, Event]) -> Attempt:
+        """Return the attempt, which may go on. ``ends``: the ends of its legs that have been heard."""
         self.session_ref, self.follows, self._carried_on = known.session_ref, known.follows, carried_on(known)
         if known.holder is not None:
             # The caller takes a place again when they go on.
@@ -277,7 +279,7 @@ class Visit:
         if bleg is None and (not application(known.app).session or known.number is None):
             # It had dialled nothing and goes on.
             self.goes_on = self.restored(known)
-            return
+            return self.goes_on
         attempt = self.restored(known)
         attempt.closes, self.follows = False, True
         self.services.calls.begin(attempt, self.switch, self.core_uuid, clock)
@@ -285,13 +287,14 @@ class Visit:
             # The switch was about to be told to dial this number.
             attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
             self._carried_on = carried_on(attempt, attempt.record)
-            return
+            return attempt
         joined = application(attempt.app).joined
         end = end_of(leg_of(data, clock), bleg, now)
         if bleg.answered_at is not None and end.both_up and joined is not None and attempt.bridged_at is None:
             joined(attempt, bleg.answered_at, bleg, self.services.records.announce)
         conclude(attempt, end, None, second_party(attempt))
         self._carried_on = carried_on(attempt, attempt.record)
+        return attempt
 
     def restored(self, known: Essence) -> Attempt:
         """The attempt, with its times by this node's clock."""

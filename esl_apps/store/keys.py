@@ -106,6 +106,11 @@ def usage_sums(counted: str) -> str:
     return f"esl_apps:usage:{{{counted}}}:sums"
 
 
+def payments(boot: str) -> str:
+    """Hash: a leg that a process pays for → what it has paid (``core.charges.Payments``). Outlives that process."""
+    return f"esl_apps:payments:{boot}"
+
+
 #: Hash: a tripped breaker's scope → when, why and by whom it was tripped.
 TRIPPED = "esl_apps:{breaker}:tripped"
 #: List: the latest trips and resets, newest first.

@@ -7,8 +7,10 @@ A bound's key is a level (``account:acme``), a level and a destination (``accoun
 behind ``breaker:`` for a breaker's own count, which a reset deletes.
 
 Seconds of a limit are taken before they are talked, :data:`AHEAD` at a time, and the unused ones are returned when the
-call ends. So concurrent calls share what is left, and a node that dies has paid for what it let callers talk. While
-Redis is down, calls that are up may use what was left when it last answered, and are counted when it is back.
+call ends. So concurrent calls share what is left, and a node that dies has paid for what it let callers talk. At each
+beat it notes what it has paid for each leg: the node that takes the call over goes on from there, and returns what
+wasn't used. While Redis is down, calls that are up may use what was left when it last answered, and are counted when it
+is back.
 """
 
 from __future__ import annotations
@@ -23,14 +25,16 @@ import gevent
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
-from esl_apps.core.charges import Charge, Ticket
+from esl_apps.core.charges import Charge, Payments, Slice, Ticket
 from esl_apps.core.limits import BREAKER, Refusal, covers
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.core.versions import PAYMENTS
 from esl_apps.net.turns import in_turns
 from esl_apps.process import background
-from esl_apps.store import keys
+from esl_apps.store import documents, keys
 from esl_apps.store.breakers import Breakers
-from esl_apps.store.errors import Fault, raise_first
+from esl_apps.store.connection import Command
+from esl_apps.store.errors import Fault, Unreadable, raise_first
 from esl_apps.store.leases import LEASE, Leases
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Run, Script, run_all
@@ -44,6 +48,8 @@ _AHEAD = str(AHEAD)
 
 #: Scripts run in one round trip: a node with 5,000 calls pays for them without holding Redis up.
 _BATCH = 500
+#: Seconds for which the payments of a process that has died are known: a node of its name may be down for long.
+_NOTED = 90_000
 #: Ended calls whose unused seconds are returned when Redis is back.
 _UNSETTLED = 10_000
 
@@ -67,12 +73,14 @@ class UsageStore:
         alone: Callable[[], bool] = lambda: False,
         lease: float = LEASE,
         clock: Callable[[], float] | None = None,
+        boot: str = "",
     ) -> None:
         """``alone``: whether this is the only node, which may then rely on its own count while Redis is down.
         ``on_cut``: ends a call on its switch; called again at each beat until the call has ended. ``clock``: Unix
-        seconds, for tests; None: Redis's own."""
+        seconds, for tests; None: Redis's own. ``boot``: this process's."""
         self._client = client
         self._node = node
+        self._payments = keys.payments(boot or node)
         self._breakers = breakers
         self._on_cut = on_cut
         self.leases = Leases(client, alone=alone, seconds=lease, clock=clock)
@@ -82,6 +90,8 @@ class UsageStore:
         """Charges of calls that have not ended."""
         self._ended: list[Charge] = []
         """Charges of ended calls that are not settled yet."""
+        self._noted: dict[str, Charge] = {}
+        """Charges whose payments are in Redis, by id."""
         self._timers: dict[Charge, gevent.Greenlet[..., None]] = {}
         self._wake = Flag()
         # Two greenlets that pay for one call at once would pay twice.
@@ -130,6 +140,20 @@ class UsageStore:
             charge.adopt()
             charge.open(self._seconds, self._on_change)
             self._charges.add(charge)
+
+    def payments(self, ids: Iterable[str], boots: Sequence[str]) -> dict[str, Payments]:
+        """Return what processes have noted of legs: of each, the latest. :raises StoreUnavailable: Redis is down."""
+        listed = list(ids)
+        if not listed or not boots:
+            return {}
+        found: dict[str, Payments] = {}
+        for answer in self._client.send_all([("HMGET", keys.payments(boot), *listed) for boot in boots]):
+            for id, raw in zip(listed, answer, strict=True):
+                with suppress(Unreadable):
+                    paid = None if raw is None else documents.decode(PAYMENTS, raw, Payments)
+                    if paid is not None and (id not in found or paid.talked >= found[id].talked):
+                        found[id] = paid
+        return found
 
     def check(self, *charges: Charge) -> Refusal | None:
         refusal = self.tripped(*charges)
@@ -235,9 +259,32 @@ class UsageStore:
             # Calls whose key can't be read end when the time that they have paid for is over.
             for charge in talking:
                 self._arm(charge, away=not isinstance(error, Fault))
+            if isinstance(error, Fault):
+                self._note(talking)
             raise
+        self._note(talking)
         for charge in in_turns("minutes", talking, 200):
             self._arm(charge)
+
+    def _note(self, talking: Sequence[Charge]) -> None:
+        """Note what was paid, for the process that takes a call over if this one dies, and forget the calls that have
+        ended. :raises StoreUnavailable: Redis is down."""
+        commands: list[Command] = []
+        over = [id for id, charge in self._noted.items() if charge.ended]
+        for i in range(0, len(over), _BATCH):
+            commands.append(("HDEL", self._payments, *over[i : i + _BATCH]))
+        fields: list[str | bytes] = []
+        for charge in in_turns("minutes", talking, 200):
+            if charge.timed and not charge.moved and not charge.ended:
+                fields += [charge.id, documents.encode(PAYMENTS, charge.payments(self._seconds()))]
+                self._noted[charge.id] = charge
+        for i in range(0, len(fields), 2 * _BATCH):
+            commands.append(("HSET", self._payments, *fields[i : i + 2 * _BATCH]))
+        if not commands:
+            return
+        self._client.send_all([*commands, ("EXPIRE", self._payments, _NOTED)])
+        for id in over:
+            del self._noted[id]
 
     def settle(self) -> None:
         """Return the seconds that ended calls did not use.
@@ -298,7 +345,7 @@ class UsageStore:
         args = self._now(), _lowest(an_hour), _lowest(a_day), f"{owed:.3f}", f"{wanted:.3f}"
         return self._take.on((keys.usage_sums(key),), args)
 
-    def _returning(self, ticket: Ticket, day: str, parts: Sequence[tuple[float, str, str]], *, new: bool) -> Run:
+    def _returning(self, ticket: Ticket, day: str, parts: Sequence[Slice], *, new: bool) -> Run:
         flat = [value for seconds, of_day, minute in parts for value in (f"{seconds:.3f}", of_day, minute)]
         bound = ticket.bound
         return self._give_back.on(

@@ -6,14 +6,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import gevent
 import pytest
 
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
+from esl_apps.node import charging
 from esl_apps.node.charging import cut_on
 from esl_apps.node.live import Live
+from esl_apps.store import keys
+from esl_apps.store.membership import BEAT
 from tests.support.bench import DID, Bench, Build
 from tests.support.peer import UUID, api_response, eventually
 
@@ -173,3 +177,80 @@ def test_charging_resumed_charge_of_a_later_version_stays_one(bench: Bench) -> N
     (charge,) = attempt.charges
     attempt.drop(charge)
     assert attempt.paid_for == []
+
+
+# What the process that died had paid ---------------------------------------------------------------------
+
+
+LIMITED = "account:acme"
+
+
+def lost_charge(bench: Bench, talked: float = 0.0, *, noted: bool = True) -> Charge:
+    """A charge as a process has paid for it that died. ``noted``: it came to its next payment."""
+    level = Level(LIMITED, bench.services.policy.cards.account("acme").limits)  # type: ignore[union-attr]
+    charge = Charge("lost", [level], bench.services.policy.settings.plan.read("0820001234"))
+    assert bench.services.usage.begin(charge) is None
+    if noted:
+        charge.talk(talked)
+        bench.services.usage.accrue()
+        client = bench.redis_server.client
+        client.hset(keys.payments("dead"), mapping=client.hgetall(keys.payments(bench.services.membership.boot)))
+    # This process has nothing to do with it.
+    bench.services.usage._charges.clear()
+    return charge
+
+
+def counted(bench: Bench) -> float:
+    """The seconds in Redis."""
+    sums = bench.redis_server.client.hgetall(keys.usage_sums(LIMITED))
+    return sum(float(value) for name, value in sums.items() if name.startswith("d"))
+
+
+def test_charging_returns_what_a_dead_process_had_paid_ahead(charged: Bench) -> None:
+    began = time.time()
+    charge = lost_charge(charged, 4.0)
+    assert counted(charged) == pytest.approx(14, abs=0.5)
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence], dialed_at=began, bridged_at=began)
+    charged.services.charging.resume(attempt, ["dead"])
+    attempt.end(terms.ANSWERED, 16, terms.CALLEE, began + 6)
+    charged.services.usage.settle()
+    assert counted(charged) == pytest.approx(6, abs=0.01)
+
+
+def test_charging_returns_what_was_paid_before_the_first_payment(charged: Bench) -> None:
+    charge = lost_charge(charged, noted=False)
+    assert counted(charged) == 10
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence])
+    charged.services.charging.resume(attempt, ["dead"])
+    attempt.end("callee_no_answer", 16, terms.CALLEE, time.time())
+    charged.services.usage.settle()
+    assert counted(charged) == 0
+
+
+def test_charging_of_an_unknown_process_pays_from_now_on(charged: Bench) -> None:
+    """One of an earlier release, or one whose payments this process has settled."""
+    began = time.time() - 30
+    charge = lost_charge(charged, 30.0)
+    before = counted(charged)
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence], dialed_at=began, bridged_at=began)
+    charged.services.charging.resume(attempt)
+    attempt.end(terms.ANSWERED, 16, terms.CALLEE, began + 36)
+    charged.services.usage.settle()
+    assert counted(charged) == pytest.approx(before + 6, abs=0.5)
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_charging_settles_a_call_that_is_not_adopted(
+    charged: Bench, monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
+    monkeypatch.setattr(charging, "DEAD", -2 * BEAT)
+    monkeypatch.setattr(charged.services.membership, "is_dead", lambda _boot: dead)
+    began = time.time()
+    charge = lost_charge(charged)
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence], dialed_at=began, bridged_at=began)
+    attempt.end(terms.ANSWERED, 16, terms.CALLEE, began + 6)
+    charged.services.charging.settle_later(attempt, ["dead"])
+    gevent.sleep(0.02)
+    charged.services.usage.settle()
+    assert counted(charged) == pytest.approx(6 if dead else 10, abs=0.01)
+    assert attempt.timeline[-1].what == terms.ENDED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.status import document
 from esl_apps.esl import switch_cdr
-from esl_apps.node import calls
+from esl_apps.node import calls, charging
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
+from esl_apps.store.membership import BEAT
 from tests.support.bench import (
     DID,
     E164,
@@ -124,6 +126,29 @@ def test_visit_whose_number_was_not_yet_dialled_is_lost(bench: Bench) -> None:
     back(bench)
     found = bench.record()
     assert (found["call_ref"], found["end_reason"], found["number"]) == (REF, terms.LOST, E164)
+
+
+def test_visit_of_a_dead_nodes_call_pays_for_its_talk_alone(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That node had paid ahead, and no other one adopts the call."""
+    monkeypatch.setattr(charging, "DEAD", -2 * BEAT)
+    bench = build(
+        accounts={
+            "acme": {"token": "acme-cards-token", "limits": {"minutes_per_day": 9}, "disa": {"front": {"pin": PIN}}}
+        }
+    ).connect()
+    now = int(time.time())
+    taken = [40.0, [[30.0, str(now // 86400), str(now // 60)]]]
+    paid = {"levels": ["account:acme"], "number": E164, "aleg": False, "owner": True, "whole": False, "id": "x"}
+    left_by_dead_node(
+        bench,
+        **dialled(number=None, account_id="acme"),
+        paid_for=[{**paid, "paid": {"tickets": {"account:acme": taken}}}],
+    )
+    client = bench.redis_server.client
+    client.hset(keys.usage_sums("account:acme"), f"d{now // 86400}", "40")
+    back(bench)
+    bench.services.usage.settle()
+    assert client.hget(keys.usage_sums("account:acme"), f"d{now // 86400}") == "10.000"
 
 
 def test_visit_whose_talk_is_over_records_it_as_answered(bench: Bench) -> None:

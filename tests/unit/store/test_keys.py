@@ -34,6 +34,7 @@ GOLDEN = {
     keys.concurrent("user:acme:u1"): "esl_apps:concurrent:{user:acme:u1}",
     keys.usage_calls("account:acme/country:CU"): "esl_apps:usage:{account:acme/country:CU}:calls",
     keys.usage_sums("breaker:system"): "esl_apps:usage:{breaker:system}:sums",
+    keys.payments("BOOT"): "esl_apps:payments:BOOT",
     keys.TRIPPED: "esl_apps:{breaker}:tripped",
     keys.BREAKER_LOG: "esl_apps:{breaker}:log",
     keys.PIN_LOCKS: "esl_apps:{pin_guard}:locks",

@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.charges import Charge
+from esl_apps.core.charges import Charge, Payments
 from esl_apps.core.limits import (
     CALLS_PER_DAY,
     CALLS_PER_HOUR,
@@ -519,36 +520,158 @@ def test_talk_of_a_killed_node_is_counted(usage: UsageStore, other: UsageStore, 
     assert rest.paid() == pytest.approx(120 - 100 - AHEAD)
 
 
+def heir_of(lost: Charge, limits: Limits, other: UsageStore, clock: Clock, ago: float, *boots: str) -> Charge:
+    """The charge of a call that another node adopts, ``ago`` seconds after its leg has answered."""
+    heir = Charge(lost.call_ref, [Level(KEY, limits)], HOME, id=lost.id)
+    heir.stored = json.loads(json.dumps(lost.essence))
+    prepaid = msgspec.convert(heir.stored.get("paid"), Payments | None)
+    other.adopt(heir)
+    heir.inherit(other.payments([lost.id], boots or ("one",)).get(lost.id, prepaid), ago)
+    if ago:
+        heir.talk(min(ago, heir.covered))
+    return heir
+
+
+def ends(heir: Charge, began: float, clock: Clock, reason: str) -> None:
+    """End the call of a charge, which was connected at ``began``."""
+    attempt = attempt_of(heir)
+    attempt.dialed_at = attempt.bridged_at = began
+    attempt.end(reason, 16, "callee", clock.at)
+
+
+@pytest.mark.parametrize("silent", [1.0, 10.0, 100.0])
 def test_adopted_call_is_paid_for_and_counted_once(
-    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer, silent: float
 ) -> None:
-    two = Limits(minutes_per_day=2, calls_per_day=1)
-    lost = charge("a", two)
+    """What it talked is counted, however long no node had it."""
+    limits = Limits(minutes_per_day=9, minutes_per_hour=9, calls_per_day=1)
+    lost = charge("a", limits)
     assert begins(usage, lost) is None
+    began = clock.at
     lost.talk()
     clock.at += BEAT
     usage.accrue()
-    # The node dies with 15 s paid. The other one has the call ten seconds later.
-    clock.at += AHEAD
-    heir = charge("a", two)
-    other.adopt(heir)
-    heir.talk()
+    # The node dies with 15 s paid.
+    clock.at += silent
+    heir = heir_of(lost, limits, other, clock, clock.at - began)
     other.accrue()
     assert heir.cut is None
     for _ in range(4):
         clock.at += BEAT
         assert heir.short(clock.at) is None
         other.accrue()
-    attempt_of(heir).end("answered", 16, "callee", time.time())
+    ends(heir, began, clock, "answered")
     other.settle()
     assert taken(server, "n") == 1
-    assert taken(server, "d") == pytest.approx(15 + 20)
+    assert taken(server, "d") == pytest.approx(clock.at - began)
+    assert taken(server, "m") == pytest.approx(clock.at - began)
+
+
+def test_call_of_a_killed_node_never_answered_costs_nothing(
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
+) -> None:
+    limits = Limits(minutes_per_day=2)
+    lost = charge("a", limits)
+    assert begins(usage, lost) is None
+    clock.at += BEAT
+    usage.accrue()
+    heir = heir_of(lost, limits, other, clock, 0.0)
+    attempt_of(heir).end("callee_no_answer", 19, "system", clock.at)
+    other.settle()
+    assert taken(server, "d") == 0
+
+
+def test_call_that_several_nodes_die_with_is_counted_once(
+    usage: UsageStore, other: UsageStore, connect: Callable[[], Any], clock: Clock, server: RedisServer
+) -> None:
+    """22 s of talk, and three nodes that have paid ahead for it."""
+    limits = Limits(minutes_per_day=9)
+    first = charge("a", limits)
+    assert begins(usage, first) is None
+    began = clock.at
+    first.talk()
+    clock.at += BEAT + 1
+    usage.accrue()
+    clock.at += 1
+    second = heir_of(first, limits, other, clock, clock.at - began)
+    clock.at += BEAT
+    other.accrue()
+    clock.at += 1
+    last = UsageStore(connect(), "three", clock=clock)
+    third = heir_of(second, limits, last, clock, clock.at - began, "one", "two")
+    clock.at += BEAT
+    last.accrue()
+    clock.at = began + 22
+    ends(third, began, clock, "answered")
+    last.settle()
+    assert taken(server, "d") == pytest.approx(22)
+
+
+def test_lost_call_is_counted_up_to_its_last_sign_of_life(
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
+) -> None:
+    """All nodes and the switch were down for an hour: its record ends when that was noticed."""
+    limits = Limits(minutes_per_day=120)
+    lost = charge("a", limits)
+    assert begins(usage, lost) is None
+    began = clock.at
+    lost.talk()
+    clock.at += BEAT
+    usage.accrue()
+    clock.at += 3600
+    heir = heir_of(lost, limits, other, clock, clock.at - began)
+    clock.at += BEAT
+    other.accrue()
+    ends(heir, began, clock, "lost")
+    other.settle()
+    assert taken(server, "d") == pytest.approx(BEAT)
+
+
+def test_lost_call_seen_after_its_adoption_is_counted_until_then(
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer
+) -> None:
+    limits = Limits(minutes_per_day=120)
+    lost = charge("a", limits)
+    assert begins(usage, lost) is None
+    began = clock.at
+    lost.talk()
+    clock.at += BEAT
+    usage.accrue()
+    heir = heir_of(lost, limits, other, clock, clock.at - began)
+    clock.at += 20
+    heir.prove()
+    clock.at += 20
+    ends(heir, began, clock, "lost")
+    other.settle()
+    assert taken(server, "d") == pytest.approx(BEAT + 20)
+
+
+def test_payments_of_ended_calls_are_forgotten(usage: UsageStore, clock: Clock, server: RedisServer) -> None:
+    first, second = (charge(ref, Limits(minutes_per_day=9)) for ref in "ab")
+    assert begins(usage, first, second) is None
+    for one in (first, second):
+        one.talk()
+    usage.accrue()
+    noted = server.client.hgetall(keys.payments("one"))
+    assert sorted(noted) == sorted(one.id for one in (first, second))
+    first.end()
+    clock.at += BEAT
+    usage.accrue()
+    assert list(server.client.hgetall(keys.payments("one"))) == [second.id]
+    second.end()
+    usage.accrue()
+    assert not server.client.exists(keys.payments("one"))
+
+
+def test_payments_that_cannot_be_read_count_as_unknown(usage: UsageStore, server: RedisServer) -> None:
+    server.client.hset(keys.payments("one"), "x", "[1")
+    assert usage.payments(["x", "y"], ["one", "two"]) == {}
 
 
 @pytest.mark.parametrize("ended", [False, True])
-@pytest.mark.parametrize("minutes", [1, 30])
+@pytest.mark.parametrize("minutes", [0.1, 1, 30])
 def test_adopted_call_that_goes_back_cost_nothing_here(
-    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer, minutes: int, ended: bool
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer, minutes: float, ended: bool
 ) -> None:
     """Its own process was only slow, and pays for all of it. It may have ended at both meanwhile."""
     limits = Limits(minutes_per_day=60, minutes_per_hour=60)
@@ -557,12 +680,11 @@ def test_adopted_call_that_goes_back_cost_nothing_here(
     slow.talk()
     clock.at += BEAT
     usage.accrue()
-    heir = charge("a", limits)
-    other.adopt(heir)
-    heir.talk()
+    heir = heir_of(slow, limits, other, clock, BEAT)
     for _ in range(int(minutes * 60 / BEAT)):
         other.accrue()
         clock.at += BEAT
+    talked = BEAT + int(minutes * 60 / BEAT) * BEAT
     if ended:
         slow.end()
         heir.end()
@@ -573,7 +695,7 @@ def test_adopted_call_that_goes_back_cost_nothing_here(
     clock.at += BEAT
     slow.end()
     usage.settle()
-    talked = BEAT + minutes * 60 + (0 if ended else BEAT)
+    talked += 0 if ended else BEAT
     assert taken(server, "d") == pytest.approx(talked)
     assert taken(server, "m") == pytest.approx(talked)
 
