@@ -46,6 +46,11 @@ _LEGS = 200
 _LATE, _APART = 1.0, 0.5
 #: Seconds after which to ask again for a leg whose end was not heard.
 _ASK_EVERY = 30.0
+#: How the switch ends a leg whose place another channel takes, for which an INVITE with Replaces is enough: it asks no
+#: dialplan, no variable of the leg and, if the profile has ``auth-calls`` off, nobody's password.
+_REPLACED = frozenset({"PICKED_OFF", "ATTENDED_TRANSFER"})
+#: Seconds after which the legs of such a call are hung up once more: the new channel may have begun to dial.
+_ONCE_MORE = 1.0
 #: The last application of a caller's leg that is alone and waits for a node.
 _IDLE = frozenset({"socket", "bridge"})
 
@@ -333,8 +338,11 @@ class Calls:
     # Events of the switch -----------------------------------------------------------------------------
 
     def on_event(self, switch: Switch, event: Event) -> None:
-        uuid = event.uuid
-        live = self._moved.get(uuid or "") or self.live.get(event.var("esl_call_ref") or "")
+        uuid, ref = event.uuid, event.var("esl_call_ref") or ""
+        if ref and event.name == b"CHANNEL_HANGUP_COMPLETE" and event.get("Hangup-Cause") in _REPLACED:
+            # Its socket may have told of its end already, so the call need not be live any more.
+            background.once("replaced_call_ending", self._end_replaced, switch, ref, call_ref=ref)
+        live = self._moved.get(uuid or "") or self.live.get(ref)
         if live is None:
             return
         attempt = live.attempt
@@ -349,6 +357,14 @@ class Calls:
         elif event.name.startswith(b"CHANNEL_PROGRESS"):
             # Nothing waits for a phone to ring.
             self._rings(live, event)
+
+    def _end_replaced(self, switch: Switch, ref: str) -> None:
+        """Hang up what is left of a call, a leg of which another channel has replaced: it would go on without limits,
+        charges and a record."""
+        log.warning("leg_replaced", extra={"call_ref": ref})
+        self.reap(switch, ref, "CALL_REJECTED")
+        gevent.sleep(_ONCE_MORE)
+        self.reap(switch, ref, "CALL_REJECTED")
 
     def _rings(self, live: Live, event: Event) -> None:
         if live.run is not None and not live.attached and len(live.rang) < _LEGS and event.uuid is not None:

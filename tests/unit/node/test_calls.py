@@ -303,6 +303,21 @@ def test_calls_events_of_other_calls_are_ignored(bench: Bench) -> None:
     assert list(live.ends) == [B]
 
 
+@pytest.mark.parametrize("cause", ["PICKED_OFF", "ATTENDED_TRANSFER"])
+@pytest.mark.parametrize("over", [False, True])
+def test_calls_leg_that_a_stranger_replaces_ends_all(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cause: str, over: bool
+) -> None:
+    """``over``: the leg's own socket has told of its end first, and the call has its record."""
+    monkeypatch.setattr(calls_module, "_ONCE_MORE", 0.02)
+    attempt = begin(bench).attempt
+    if over:
+        attempt.end(terms.ANSWERED, 16, terms.SYSTEM, AT)
+    bench.switch.say(ends(cause, 16, uuid=UUID, answered=True, variable_esl_call_ref=attempt.call_ref))
+    order = f"api hupall CALL_REJECTED esl_call_ref {attempt.call_ref}"
+    eventually(lambda: hupalls(bench) == [order, order])
+
+
 def test_calls_progress_of_an_attached_leg_changes_nothing(bench: Bench) -> None:
     order = ring(bench)
     live = bench.live[order.attempt.call_ref]

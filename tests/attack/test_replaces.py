@@ -1,0 +1,82 @@
+"""INVITEs with Replaces, by which anyone takes a leg's place in a call, without a password: a real FreeSWITCH."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.attack.forgeries import VICTIM
+from tests.attack.stand import AGENT, DIDS, Stand
+from tests.conftest import ON_FREESWITCH
+from tests.rig.base import PhoneLeg, Script, ended, eventually
+from tests.support.node import asks
+
+pytestmark = ON_FREESWITCH
+
+CALLEE = "0820001234"
+
+
+def card(stand: Stand) -> tuple[PhoneLeg, PhoneLeg]:
+    """A calling card's talk: the caller, and the callee for whom the account pays."""
+    callee = stand.rig.outside(f"27{CALLEE[1:]}", Script(answer_after=0.1))
+    caller = stand.rig.outside(VICTIM).dial(DIDS["dialthrough"])
+    eventually(lambda: asks(stand.rig, "enter_number"))
+    caller.digits(f"{CALLEE}#")
+    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    return caller, callee.calls[0]
+
+
+def click(stand: Stand) -> tuple[PhoneLeg, PhoneLeg]:
+    """A click-to-dial talk: the agent, and the callee."""
+    agent = stand.rig.phone(AGENT, Script(answer_after=0.1))
+    callee = stand.rig.outside(CALLEE, Script(answer_after=0.1))
+    ref = stand.node.call(AGENT, CALLEE)
+    eventually(lambda: stand.node.get(ref)["state"] == "bridged")
+    return agent.calls[0], callee.calls[0]
+
+
+def inbound(stand: Stand) -> tuple[PhoneLeg, PhoneLeg]:
+    """A call to an agent: the caller, and the agent."""
+    agent = stand.rig.phone(AGENT, Script(answer_after=0.1))
+    caller = stand.rig.outside(VICTIM).dial(DIDS["inbound"])
+    eventually(lambda: agent.calls and agent.calls[0].leg.answered_at)
+    eventually(lambda: caller.leg.answered_at)
+    return caller, agent.calls[0]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("talk", [card, click, inbound])
+def test_invite_that_replaces_a_leg_ends_the_call(
+    stand: Stand, talk: Callable[[Stand], tuple[PhoneLeg, PhoneLeg]], which: int
+) -> None:
+    """The other leg would go on with the stranger's: without a record, limits and charges."""
+    stand.reset()
+    taken = stand.records_made()
+    legs = talk(stand)
+    stranger = stand.rig.raw_call("1", [("Replaces", replaced(stand, legs[which]))], sender="<sip:1@127.0.0.1>")
+    assert stranger.wait() == 200
+    for leg in legs:
+        ended(leg)
+    eventually(lambda: stand.rig.live_channels() == 0)
+    (record,) = stand.records(taken)
+    assert record["end_reason"] == "answered"
+    stranger.hangup()
+    assert any(line.get("event") == "leg_replaced" for line in stand.node.lines())
+
+
+def replaced(stand: Stand, leg: PhoneLeg) -> str:
+    """Return the header that names a phone's dialog. FreeSWITCH doesn't compare the tags."""
+    if leg.leg.direction == "in":
+        call_id = leg.leg.headers["call-id"][0]
+    else:
+        (uuid,) = [channel["uuid"] for channel in channels(stand) if channel["direction"] == "inbound"]
+        call_id = stand.rig.api(f"uuid_getvar {uuid} sip_call_id").strip()
+    return f"{call_id};from-tag=a;to-tag=b"
+
+
+def channels(stand: Stand) -> list[dict[str, str]]:
+    eventually(lambda: stand.rig.live_channels() == 2)
+    rows: list[dict[str, str]] = json.loads(stand.rig.api("show channels as json"))["rows"]
+    return rows
