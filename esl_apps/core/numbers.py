@@ -38,6 +38,8 @@ from esl_apps.core.number_text import NotDialable, plain
 _MEXICO = 52
 #: Digits of the longest short number that an operator may call an emergency number.
 _LONGEST_SHORT = 6
+#: Characters of the longest text that is remembered as it was written.
+_LONGEST_KNOWN = 64
 
 
 class Number:
@@ -152,7 +154,12 @@ class NumberPlan:
         self._longest_emergency = max(emergency.possible_length, default=0) if emergency is not None else 0
         # Callers dial the same few thousand numbers. Parsing one takes about 15 µs and classifying it as much again; a
         # cache hit takes 0.1 µs.
-        self.read = lru_cache(maxsize=4096)(self._read)
+        self._known = lru_cache(maxsize=4096)(self._read)
+
+    def read(self, text: str) -> Number:
+        """Read a text as :func:`plain` accepts it. :raises NotDialable: it isn't one, or not a telephone number."""
+        # A stranger writes kilobytes of parameters behind the number that they dial: don't keep those.
+        return self._known(text if len(text) <= _LONGEST_KNOWN else plain(text))
 
     def find(self, text: str | None) -> Number | None:
         """Read a text; None if it isn't a number."""
@@ -162,7 +169,6 @@ class NumberPlan:
             return None
 
     def _read(self, text: str) -> Number:
-        """Read a text as :func:`plain` accepts it. :raises NotDialable: it isn't one, or not a telephone number."""
         text = plain(text)
         if self._is_emergency(text):
             return Number(text, text, EMERGENCY)

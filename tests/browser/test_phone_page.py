@@ -69,6 +69,17 @@ def test_phone_page_link_fills_in_and_dials_nothing(node: Node, open_page: Calla
     assert page.is_hidden("#call")
 
 
+def test_phone_page_link_never_chooses_the_server(node: Node, open_page: Callable[..., Any]) -> None:
+    """A person would type their password for it."""
+    page = open_page()
+    page.goto(f"http://{node.api}/phone/")
+    own = [page.input_value(f"[name={name}]") for name in ("server", "domain")]
+    other = open_page()
+    other.goto(f"http://{node.api}/phone/#server=wss://example.com&domain=example.com&extension=1000")
+    assert [other.input_value(f"[name={name}]") for name in ("server", "domain")] == own
+    assert other.input_value("[name=extension]") == "1000"
+
+
 # Events ---------------------------------------------------------------------------------------------------
 
 

@@ -307,9 +307,11 @@ const secure = location.protocol === "https:";
 $("server").value = secure ? `wss://${location.host}/sip` : `ws://${location.hostname}:5066`;
 $("domain").value = location.hostname;
 for (const name of STORED) $(name).value = localStorage.getItem(name) || $(name).value;
-// Links fill the forms in (#callee=…&outbound_id=…&extension=…), but nothing is dialled before a person presses Call.
+// Links fill the forms in (#callee=…&outbound_id=…&extension=…), but nothing is dialled before a person presses Call. And
+// not the server and the domain: anyone can write a link, and the password is for that server.
+const FILLED = ["callee", "outbound_id", "contact_ref", "extension"];
 const given = new URLSearchParams(location.hash.slice(1));
-for (const [name, text] of given) if ([...STORED, "callee", "contact_ref"].includes(name)) $(name).value = text;
+for (const [name, text] of given) if (FILLED.includes(name)) $(name).value = text;
 if (given.has("token")) {
   follower.use(given.get("token"));
   given.delete("token");
