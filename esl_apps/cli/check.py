@@ -22,8 +22,9 @@ from esl_apps.config.model import Config, Disa, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import Limits
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.net.address import is_loopback, split_address
 from esl_apps.net.post import Failed
 from esl_apps.net.resolver import Resolver

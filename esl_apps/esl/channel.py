@@ -12,22 +12,15 @@ from esl_apps.core import causes, dialstring, node_clock
 from esl_apps.core.call import Bridged, CallEnded, Complete, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.blegs import OF_LEGS, Blegs
 from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
-from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, leg_of, media_fit, talk_is_over, time_of
+from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, lasting, leg_of, media_fit, talk_is_over, time_of
 from esl_apps.esl.round_trips import EVENT, EVENT_NAME, RoundTrips
 from esl_apps.esl.session import Completion, Gone, OutboundSession
 from esl_apps.esl.switch_clock import SwitchClock
-from esl_apps.esl.wire import COMMAND_REPLY, Event
+from esl_apps.esl.wire import Event
 
 #: The events of its own leg that a flow needs, and no others (hazard 7). From the first bridge on, B-legs' events come
 #: too. RECV_INFO says that a key came by SIP INFO.
 EVENTS = "CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE RECV_INFO"
-#: The headers of the channel that are read after the first bridge.
-_LASTING = (
-    b"Unique-ID",
-    b"Caller-Channel-Created-Time",
-    b"Caller-Channel-Answered-Time",
-    b"Channel-Read-Codec-Rate",
-)
 #: Seconds for an application that only tells the switch something.
 _QUICK = 10.0
 #: Seconds until a leg that was killed must have ended.
@@ -222,11 +215,7 @@ class Channel:
         return keypad.take(most, first, between, wait, complete)
 
     def drop_keys(self, quiet: float, longest: float) -> None:
-        keypad, deadline = self._keypad, time.monotonic() + longest
-        while keypad.keys and time.monotonic() < deadline:
-            keypad.drop()
-            self._wait(lambda: bool(keypad.keys), min(quiet, max(0.0, deadline - time.monotonic())))
-        keypad.drop()
+        self._keypad.drop_until_quiet(quiet, longest, self._wait)
 
     def pass_keys(self) -> None:
         if self._keypad.heard:
@@ -354,9 +343,7 @@ class Channel:
     def _lighten(self) -> None:
         """Drop the channel's 140 headers: a third of the memory of a call that talks for an hour."""
         if not self._lightened:
-            values = [(name, self._data.raw(name)) for name in _LASTING]
-            block = b"".join([name + b": " + value + b"\n" for name, value in values if value is not None])
-            self._data = self._session.session_data = Event(block, b"", COMMAND_REPLY)
+            self._data = self._session.session_data = lasting(self._data)
             self._read = {}
             self._lightened = True
 
@@ -387,7 +374,7 @@ class Channel:
 
     def let_go(self) -> None:
         """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""
-        self._prompt_path, self._find_end = _unknown_path, _unknown_end
+        self._prompt_path, self._find_end = lambda name, _rate: name, lambda _uuid: None
         self._blegs.let_go()
 
     # Sounds -------------------------------------------------------------------------------------------
@@ -505,11 +492,3 @@ class Channel:
     def tell(self, event: Event, name: bytes) -> None:
         """Take in an event of a leg that its socket didn't bring: see ``Blegs.tell``."""
         self._blegs.tell(event, name)
-
-
-def _unknown_path(name: str, _rate: int) -> str:
-    return name
-
-
-def _unknown_end(_uuid: str) -> None:
-    return None

@@ -212,6 +212,14 @@ class Keypad:
         self._presses.settle()
         self.keys.clear()
 
+    def drop_until_quiet(self, quiet: float, longest: float, wait: Wait) -> None:
+        """Forget keys until none has come for ``quiet`` seconds, or ``longest`` have passed."""
+        deadline = time.monotonic() + longest
+        while self.keys and time.monotonic() < deadline:
+            self.drop()
+            wait(lambda: bool(self.keys), min(quiet, max(0.0, deadline - time.monotonic())))
+        self.drop()
+
     def play(self, audio: str) -> Completion:
         """Start a playback, which the next key stops."""
         with self._session.together():

@@ -12,7 +12,7 @@ from esl_apps.core.call import Bridged, Leg
 from esl_apps.esl.header_block import HeaderBlock
 from esl_apps.esl.quality import quality_of
 from esl_apps.esl.switch_clock import SwitchClock
-from esl_apps.esl.wire import Event, decode
+from esl_apps.esl.wire import COMMAND_REPLY, Event, decode
 
 #: The variable with the other leg's UUID, which both legs have from the phone's REFER on.
 REFERRED = "blind_transfer_uuid"
@@ -29,8 +29,22 @@ _TIMES = HeaderBlock(
     (b"Created-Time", b"Answered-Time", b"Progress-Time", b"Progress-Media-Time", b"Hangup-Time", b"Hold-Accum"),
     600,
 )
+#: The headers of a caller's channel that are read after the first bridge.
+_LASTING = (
+    b"Unique-ID",
+    b"Caller-Channel-Created-Time",
+    b"Caller-Channel-Answered-Time",
+    b"Channel-Read-Codec-Rate",
+)
 #: What ``originate_disposition`` says of an originate that has not failed.
 _NO_CAUSE = frozenset({"SUCCESS", "call accepted"})
+
+
+def lasting(data: Event) -> Event:
+    """Return a channel's data with what is still read after the first bridge."""
+    values = [(name, data.raw(name)) for name in _LASTING]
+    block = b"".join([name + b": " + value + b"\n" for name, value in values if value is not None])
+    return Event(block, b"", COMMAND_REPLY)
 
 
 def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:

@@ -22,6 +22,7 @@ from gevent.lock import Semaphore
 
 from esl_apps.core.reference import new_job
 from esl_apps.esl import wire
+from esl_apps.esl.answers import NO_WAITER, Job, NoWaiter, SwitchUnavailable
 from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch_clock import SwitchClock
@@ -47,59 +48,6 @@ _BURST, _RATE = 4000, 5000.0
 #: Fewer bytes than any event has: the switch's names, addresses and dates alone are longer. Replies to what was posted,
 #: which nothing waits for, come with the next event.
 _SMALLEST_EVENT = 400
-
-
-class SwitchUnavailable(NotConnectedError):  # type: ignore[misc]
-    """The switch isn't connected, or didn't answer in time."""
-
-
-class Job:
-    """A ``bgapi`` and its answer."""
-
-    __slots__ = ("_result", "sent_at", "uuid")
-
-    def __init__(self, uuid: str) -> None:
-        self.uuid = uuid
-        self.sent_at = time.monotonic()
-        self._result: AsyncResult[str] = AsyncResult()
-
-    def answer(self, output: str) -> None:
-        if not self._result.ready():
-            self._result.set(output)
-
-    def fail(self, error: Exception) -> None:
-        if not self._result.ready():
-            self._result.set_exception(error)
-
-    @property
-    def done(self) -> bool:
-        return bool(self._result.ready())
-
-    def notify(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, when the answer or a failure has come."""
-        self._result.rawlink(lambda _result: callback())
-
-    def result(self, timeout: float | None = 0) -> str:
-        """Return the job's output. :raises SwitchUnavailable: the connection was lost first, or time ran out."""
-        try:
-            return str(self._result.get(timeout=timeout))
-        except gevent.Timeout:
-            raise SwitchUnavailable("no answer to a bgapi in time") from None
-
-
-class _NoWaiter:
-    """Takes the place of a waiter for the reply to a posted frame."""
-
-    __slots__ = ()
-
-    def set(self, _frame: Event) -> None:
-        pass
-
-    def set_exception(self, _error: Exception) -> None:
-        pass
-
-
-_NO_WAITER = _NoWaiter()
 
 
 class Switch(GreenswitchInbound):  # type: ignore[misc]
@@ -146,7 +94,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         self._on_up = on_up or (lambda _switch: None)
         self._on_down = on_down or (lambda _switch: None)
         self._observe_ping = observe_ping or (lambda _seconds: None)
-        self._replies: deque[AsyncResult[Event] | _NoWaiter] = deque()
+        self._replies: deque[AsyncResult[Event] | NoWaiter] = deque()
         #: How many of them a greenlet waits for.
         self._waiters = 0
         self._posted: list[bytes] = []
@@ -322,7 +270,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
             if not self._replies:
                 raise FramingError("a reply to nothing")
             reply = self._replies.popleft()
-            if reply is not _NO_WAITER:
+            if reply is not NO_WAITER:
                 self._waiters -= 1
             reply.set(frame)
         elif frame.content_type == wire.DISCONNECT:
@@ -420,7 +368,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
     def _take_posted(self) -> bytes:
         """Return the posted frames, to be written first, and expect their replies."""
         posted, self._posted = self._posted, []
-        self._replies.extend([_NO_WAITER] * len(posted))
+        self._replies.extend([NO_WAITER] * len(posted))
         return b"".join(posted)
 
     def _post(self) -> None:

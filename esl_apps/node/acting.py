@@ -23,8 +23,9 @@ from esl_apps.core.actions import Action, CallState, Outcome, Undone, not_now, o
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.reference import new_ref
 from esl_apps.esl import wire
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from esl_apps.node.calls import Calls
 from esl_apps.node.live import Live

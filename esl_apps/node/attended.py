@@ -30,8 +30,8 @@ from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.esl.wire import Event
 from esl_apps.node import presence
 from esl_apps.node.acting import customer, leg_of, recorded_leg

@@ -21,9 +21,10 @@ from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Call, Ended, Leg
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import wire
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census, is_parked

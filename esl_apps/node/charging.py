@@ -16,8 +16,9 @@ from esl_apps.core.charges import Charge, Payments
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import CommandError
 from esl_apps.node.live import Live
 from esl_apps.node.policy import Policies, Policy

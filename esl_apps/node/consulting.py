@@ -42,8 +42,9 @@ from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.billing import divide_leg, note_parting
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live

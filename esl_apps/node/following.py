@@ -24,9 +24,9 @@ from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.legs import leg_of, telling
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import is_parked

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from esl_apps.apps.ringing import Rang
 from esl_apps.core import causes
+from esl_apps.esl.answers import Job, SwitchUnavailable
 from esl_apps.esl.legs import leg_of, telling, unreachable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Job, Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census
 from esl_apps.node.hold import Hold

@@ -17,8 +17,9 @@ import msgspec
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.dialstring import Endpoints, mark_of
 from esl_apps.core.numbers import Number
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.node.calls import Calls
 from esl_apps.process import background
 

@@ -17,9 +17,9 @@ from esl_apps.core import terms
 from esl_apps.core.actions import TRANSFER, Action, Undone
 from esl_apps.core.call import CallEnded
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.legs import REFERRED
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import SwitchUnavailable
 from esl_apps.node.services import Services
 from esl_apps.node.visit import Visit
 

@@ -163,6 +163,7 @@ def build_services(config: Config) -> Services:
 
     :raises ConfigError: a folder, an address or an application of the configuration can't be used.
     """
+    # Long: a list, each service once, in the order in which they need each other.
     name = config.node.name
     metrics = Metrics()
     switches: list[Switch] = []

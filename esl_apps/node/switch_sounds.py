@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.node.policy import Policies
 from esl_apps.process import background
 from esl_apps.prompts.recorded import NONE, Recorded, look

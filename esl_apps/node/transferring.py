@@ -31,8 +31,9 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL_VARIABLES
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Begin, Live

@@ -37,6 +37,7 @@ Greenlet.add_spawn_callback(_greenlets.add)
 
 class Metrics:
     def __init__(self) -> None:
+        # Long: a list, each metric once.
         self.registry = registry = CollectorRegistry()
         self.build = Gauge(
             "esl_apps_build_info", "1, with the versions in use", ["node", "version", "python"], registry=registry

@@ -18,7 +18,8 @@ from esl_apps.sandbox.leg.channel import Application, Channel
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.phones import sofia
-from esl_apps.sandbox.phones.phone import Dialog, Gateway, Phone
+from esl_apps.sandbox.phones.gateway import Gateway
+from esl_apps.sandbox.phones.phone import Dialog, Phone
 from esl_apps.sandbox.phones.script import Script
 from esl_apps.sandbox.protocols import Door, Leg
 from esl_apps.sandbox.report import cdr

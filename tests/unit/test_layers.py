@@ -208,6 +208,22 @@ def test_background_greenlets_are_supervised() -> None:
 # Tests ------------------------------------------------------------------------------------------------
 
 
+def test_modules_and_functions_are_short() -> None:
+    """A longer one says why, in a comment that begins with ``Long:``."""
+    too_long = []
+    for path in modules().values():
+        source = path.read_text()
+        lines = source.splitlines()
+        if len(lines) > 500 and "# Long:" not in source:
+            too_long.append(f"{path}: {len(lines)} lines")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                body = lines[node.lineno - 1 : node.end_lineno]
+                if len(body) > 80 and not any("# Long:" in line for line in body):
+                    too_long.append(f"{path}:{node.lineno}: {node.name} has {len(body)} lines")
+    assert too_long == []
+
+
 def test_no_module_imports_a_test_module() -> None:
     """A helper of several test modules is in ``tests/support``."""
     users = {}

@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch, SwitchUnavailable
+from esl_apps.esl.switch import Switch
 
 #: Where packages and builds from source keep their configuration.
 FOLDERS = (

@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, unquote
 import gevent
 from gevent.pywsgi import WSGIServer
 
-from esl_apps.sandbox.phones.phone import Dialog, Gateway, Phone
+from esl_apps.sandbox.phones.gateway import Gateway
+from esl_apps.sandbox.phones.phone import Dialog, Phone
 from esl_apps.sandbox.phones.script import Script
 from esl_apps.sandbox.run.sleeper import at_most
 from esl_apps.sandbox.switch import Switch
@@ -115,6 +116,7 @@ class ControlServer:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _handle(self, method: str, path: list[str], body: dict[str, Any], query: dict[str, str]) -> Any:
+        # Long: a table, each route once.
         switch = self.switch
         match (method, *path):
             case ("GET",):

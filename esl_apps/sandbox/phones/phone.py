@@ -16,9 +16,18 @@ from esl_apps.sandbox.leg.channel import Channel, Switchboard
 from esl_apps.sandbox.leg.media import dtmf_tones
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
+from esl_apps.sandbox.phones.gateway import Gateway
 from esl_apps.sandbox.phones.invite import Invite
 from esl_apps.sandbox.phones.script import Leg, Script, asks_for_answer
-from esl_apps.sandbox.phones.sip import dialog_variables, media_variables, new_tag, response_variables
+from esl_apps.sandbox.phones.sip import (
+    cancel_variables,
+    dialog_variables,
+    media_variables,
+    new_tag,
+    redirect_variables,
+    refusal_variables,
+    response_variables,
+)
 from esl_apps.sandbox.run.refer import refer
 from esl_apps.sandbox.run.sleeper import Handle, later
 from esl_apps.sandbox.wire import causes, strings
@@ -31,17 +40,6 @@ GAP_SECONDS = 0.05
 DEAD_PORT = 9
 #: Seconds after which sofia gives an INVITE up: no response at all (timer B), or an ICMP error.
 UNHEARD_SECONDS, UNREACHABLE_SECONDS = 32.0, 1.0
-
-
-class Gateway:
-    """A trunk, with the cause with which it fails every call, if it is set to. A silent one takes calls and doesn't
-    respond."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.fails: str | None = None
-        self.down = False
-        self.silent = False
 
 
 class Exchange(Switchboard, Protocol):
@@ -230,20 +228,8 @@ class Dialog:
         reason = self.script.reason or ""
         if "Q.850" in reason and "cause=" in reason:
             cause = causes.NAMES.get(strings.number(reason.split("cause=")[1]), cause)
-        if reason:
-            channel.set("sip_reason", reason)
-        phrase = causes.phrase(status)
-        channel.set("sip_hangup_disposition", "recv_refuse")
-        for variable, value in (("status", str(status)), ("phrase", phrase)):
-            channel.set(f"sip_invite_failure_{variable}", value)
-        partner = channel.bonded()
-        if partner is not None:
-            partner.set("sip_invite_failure_status", str(status))
-            partner.set("sip_invite_failure_phrase", phrase)
-            partner.set("sip_hangup_phrase", phrase)
-        channel.set("sip_term_status", str(status))
-        channel.set("proto_specific_hangup_cause", f"sip:{status}")
-        channel.set("sip_term_cause", str(causes.NUMBERS[cause]))
+        channel.set("sip_reason", reason or None)
+        refusal_variables(channel, status, cause)
         channel.hangup(cause)
 
     def _redirected(self, channel: Channel, contact: str) -> None:
@@ -253,15 +239,7 @@ class Dialog:
             address += "@127.0.0.1"
         user, _, host = address.partition("@")
         caller = channel.bonded()
-        for name, value in (
-            ("sip_hangup_disposition", "recv_refuse"),
-            ("sip_redirect_contact_0", f"<sip:{address}>"),
-            ("sip_redirected_to", f"<sip:{address}>"),
-            ("sip_redirect_contact_user_0", user),
-            ("sip_redirect_contact_host_0", host),
-            ("proto_specific_hangup_cause", "sip:302"),
-        ):
-            channel.set(name, value)
+        redirect_variables(channel, user, host)
         # FreeSWITCH reports such a leg as cancelled.
         self.leg.ended_at, self.late_cancel = None, True
         if channel.true("outbound_redirect_fatal"):
@@ -445,18 +423,7 @@ class Dialog:
         elif leg.direction == "out":
             self._end("phone", 487)
             channel.set("sip_to_tag", new_tag())
-            callee = channel.bonded()
-            if callee is not None:
-                callee.set("sip_hangup_phrase", "Request Terminated")
-            for name, value in (
-                ("sip_hangup_disposition", "recv_cancel"),
-                ("sip_invite_failure_status", "487"),
-                ("sip_invite_failure_phrase", "CANCEL"),
-                ("sip_term_status", "487"),
-                ("proto_specific_hangup_cause", "sip:487"),
-                ("sip_term_cause", "487"),
-            ):
-                channel.set(name, value)
+            cancel_variables(channel)
             channel.hangup("ORIGINATOR_CANCEL")
         else:
             self.script = Script(reject=603, answer_after=None)

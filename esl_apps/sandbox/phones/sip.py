@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from esl_apps.sandbox.leg.channel import Channel
+from esl_apps.sandbox.wire import causes
 
 PCMU = ("PCMU", "8000", "64000")
 _PAYLOAD_TYPES = {"PCMU": "0", "PCMA": "8", "G729": "18"}
@@ -111,6 +112,53 @@ def response_variables(channel: Channel) -> None:
         ("sip_network_port", "20000"),
     ):
         channel.set(variable, value)
+
+
+def refusal_variables(channel: Channel, status: int, cause: str) -> None:
+    """Set the variables that a phone's refusal sets, on its leg and on the caller's."""
+    phrase = causes.phrase(status)
+    failure = (("sip_invite_failure_status", str(status)), ("sip_invite_failure_phrase", phrase))
+    for variable, value in (
+        ("sip_hangup_disposition", "recv_refuse"),
+        *failure,
+        ("sip_term_status", str(status)),
+        ("proto_specific_hangup_cause", f"sip:{status}"),
+        ("sip_term_cause", str(causes.NUMBERS[cause])),
+    ):
+        channel.set(variable, value)
+    caller = channel.bonded()
+    if caller is not None:
+        for variable, value in (*failure, ("sip_hangup_phrase", phrase)):
+            caller.set(variable, value)
+
+
+def redirect_variables(channel: Channel, user: str, host: str) -> None:
+    """Set the variables that a 3xx sets."""
+    for variable, value in (
+        ("sip_hangup_disposition", "recv_refuse"),
+        ("sip_redirect_contact_0", f"<sip:{user}@{host}>"),
+        ("sip_redirected_to", f"<sip:{user}@{host}>"),
+        ("sip_redirect_contact_user_0", user),
+        ("sip_redirect_contact_host_0", host),
+        ("proto_specific_hangup_cause", "sip:302"),
+    ):
+        channel.set(variable, value)
+
+
+def cancel_variables(channel: Channel) -> None:
+    """Set the variables that a caller's CANCEL sets, on the caller's leg and on the phone's."""
+    for variable, value in (
+        ("sip_hangup_disposition", "recv_cancel"),
+        ("sip_invite_failure_status", "487"),
+        ("sip_invite_failure_phrase", "CANCEL"),
+        ("sip_term_status", "487"),
+        ("proto_specific_hangup_cause", "sip:487"),
+        ("sip_term_cause", "487"),
+    ):
+        channel.set(variable, value)
+    callee = channel.bonded()
+    if callee is not None:
+        callee.set("sip_hangup_phrase", "Request Terminated")
 
 
 def media_variables(channel: Channel) -> None:

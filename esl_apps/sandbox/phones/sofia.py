@@ -7,7 +7,8 @@ from urllib.parse import unquote
 from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.profile import CallerProfile
 from esl_apps.sandbox.leg.state import State
-from esl_apps.sandbox.phones.phone import DEAD_PORT, Dialog, Exchange, Gateway, Phone
+from esl_apps.sandbox.phones.gateway import Gateway
+from esl_apps.sandbox.phones.phone import DEAD_PORT, Dialog, Exchange, Phone
 from esl_apps.sandbox.phones.script import Script
 from esl_apps.sandbox.wire import causes
 
