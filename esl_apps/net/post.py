@@ -6,8 +6,8 @@ looked up again in between, so DNS that answers differently the second time (reb
 
 from __future__ import annotations
 
-import _socket  # the plain socket; gevent's waits where this one says that nothing has come
 import re
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
@@ -18,6 +18,7 @@ from gevent import socket, ssl
 
 from esl_apps.net.destination import Destination, first_unfit
 from esl_apps.net.resolver import Resolver, Unresolved
+from esl_apps.net.stream import Stream
 from esl_apps.net.tls_stream import TlsStream
 from esl_apps.net.turns import take_turn
 
@@ -48,6 +49,38 @@ class Failed(Exception):
 
 class _Stale(Exception):
     """The receiver closed the connection before it answered anything, as it may between two requests."""
+
+
+class _Line:
+    """A stream as TLS wants it, a socket whose waits end at a time."""
+
+    __slots__ = ("_stream", "look", "until")
+
+    def __init__(self, stream: Stream, until: float) -> None:
+        """``until``: when a wait fails (monotonic)."""
+        self._stream = stream
+        self.look = stream.look
+        self.until = until
+
+    def recv(self, size: int) -> bytes:
+        data = self._stream.recv(self.until, size)
+        if data is None:
+            raise Failed("timeout", "no answer in time")
+        return data
+
+    def send(self, data: bytes) -> int:
+        rest = self._stream.send_now(data)
+        if rest:
+            # A receiver that reads a little at a time must not begin each wait again.
+            left = self.until - time.monotonic()
+            with gevent.Timeout(left, Failed("timeout", "the post wasn't read in time")):
+                self._stream.send(rest, left)
+        return len(data)
+
+    sendall = send
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class Answer(NamedTuple):
@@ -84,33 +117,31 @@ class Poster:
         self._allow_private = allow_private
         self._patience = patience
         self._tls = tls
+        self._start = (
+            f"POST {to.path} HTTP/1.1\r\nhost: {to.authority}\r\nuser-agent: esl-apps\r\naccept: */*\r\n"
+            "content-type: application/json\r\ncontent-length: "
+        )
+        self._line: _Line | None = None
         self._sock: Any = None
+        """The line, or TLS over it."""
         self._rest = b""
         """Bytes that were read and belong to no answer yet."""
 
     def post(self, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
         """Post a body and return the answer. :raises Failed: there is none."""
-        lines = [
-            f"POST {self._to.path} HTTP/1.1",
-            f"host: {self._to.authority}",
-            "user-agent: esl-apps",
-            "accept: */*",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            *(f"{name}: {value}" for name, value in headers),
-        ]
-        request = "\r\n".join([*lines, "", ""]).encode("ascii") + body
-        late = Failed("timeout", f"no answer within {self._patience:g} s")
+        lines = [f"{self._start}{len(body)}", *(f"{name}: {value}" for name, value in headers), "", ""]
+        request = "\r\n".join(lines).encode("ascii") + body
+        until = time.monotonic() + self._patience
         try:
-            with gevent.Timeout(self._patience, late):
-                if self._sock is not None and self._is_clean():
-                    try:
-                        return self._exchange(request)
-                    except _Stale:
-                        pass
-                self.close()
-                self._connect()
-                return self._exchange(request)
+            if self._line is not None and self._is_clean(self._line):
+                self._line.until = until
+                try:
+                    return self._exchange(request)
+                except _Stale:
+                    pass
+            self.close()
+            self._connect(until)
+            return self._exchange(request)
         except BaseException as error:
             # Whatever it was, an answer that is still to come must not be taken for the next one's.
             self.close()
@@ -123,36 +154,40 @@ class Poster:
     def try_connection(self) -> str:
         """Connect and post nothing. Return the address. :raises Failed: it can't be connected to."""
         try:
-            with gevent.Timeout(self._patience, Failed("timeout", f"no connection within {self._patience:g} s")):
-                self._connect()
-            return str(self._sock.getpeername()[0])
+            return self._connect(time.monotonic() + self._patience)
         finally:
             self.close()
 
     def close(self) -> None:
-        sock, self._sock, self._rest = self._sock, None, b""
-        if sock is not None:
-            sock.close()
+        line, self._line, self._sock, self._rest = self._line, None, None, b""
+        if line is not None:
+            line.close()
 
-    def _is_clean(self) -> bool:
+    def _is_clean(self, line: _Line) -> bool:
         """Whether nothing has arrived since the last answer: not the end, and not the 408 of an impatient server."""
-        sock = self._sock
-        if self._rest or (self._to.secure and sock.pending()):
+        if self._rest or (self._to.secure and self._sock.pending()):
             return False
-        plain = _socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
         try:
-            plain.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+            line.look()
         except BlockingIOError:
             return True
         except OSError:
-            return False
-        finally:
-            plain.detach()
+            pass
         return False
 
     # Connecting ---------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _connect(self, until: float) -> str:
+        """Connect to one of the addresses, and return it. :raises Failed: there is no connection."""
+        with gevent.Timeout(until - time.monotonic(), Failed("timeout", f"no connection within {self._patience:g} s")):
+            sock = self._connected()
+        address = str(sock.getpeername()[0])
+        self._line = self._sock = _Line(Stream(sock), until)
+        if self._to.secure:
+            self._sock = self._secured(self._line)
+        return address
+
+    def _connected(self) -> socket.socket:
         to = self._to
         try:
             addresses = self._resolver.addresses(to.host, to.port, _LOOK_UP)
@@ -165,11 +200,9 @@ class Poster:
             try:
                 sock.settimeout(_CONNECT)
                 sock.connect((address, to.port))
-                sock.settimeout(None)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._judge([sock.getpeername()[0]])
-                self._sock = self._secured(sock) if to.secure else sock
-                return
+                return sock
             except OSError as error:
                 sock.close()
                 failed = error
@@ -185,16 +218,15 @@ class Poster:
             named = "" if self._to.host in why else f"{self._to.host}: "
             raise Failed("address", f"{named}{why}, and allow_private is not set")
 
-    def _secured(self, sock: Any) -> Any:
-        secured = TlsStream(sock, self._tls(), server_hostname=self._to.host, turn=lambda: take_turn(self._to.host))
+    def _secured(self, line: _Line) -> TlsStream:
+        secured = TlsStream(line, self._tls(), server_hostname=self._to.host, turn=lambda: take_turn(self._to.host))
         try:
             secured.do_handshake()
-        except BaseException as error:
-            secured.close()
+        except OSError as error:
             raise self._explained(error) from None
         return secured
 
-    def _explained(self, error: BaseException) -> BaseException:
+    def _explained(self, error: OSError) -> Exception:
         if isinstance(error, ssl.SSLCertVerificationError):
             return Failed("tls", f"{self._to.host}: its certificate isn't valid: {error.verify_message}")
         if isinstance(error, ssl.SSLError):
@@ -258,8 +290,9 @@ class Poster:
         options = fields.get(b"connection", b"").lower()
         stays = b"close" not in options and (version == 1 or b"keep-alive" in options)
         whole = False
-        if stays:
-            with gevent.Timeout(_BODY_PATIENCE, False), suppress(OSError):  # type: ignore[arg-type]
+        if stays and self._line is not None:
+            self._line.until = min(self._line.until, time.monotonic() + _BODY_PATIENCE)
+            with suppress(OSError, Failed):
                 whole = self._skipped(status, fields)
         if not whole:
             self.close()
@@ -277,20 +310,17 @@ class Poster:
 
     def _skip_chunks(self) -> bool:
         left = _BODY
-        try:
-            while left > 0:
-                size = _CHUNK.fullmatch(self._until(b"\r\n", 128, ""))
-                if size is None:
-                    return False
-                length = int(size[1], 16)
-                if length == 0:
-                    # Trailers are rare: with any, the connection isn't used again.
-                    return self._until(b"\r\n", 128, "") == b""
-                left -= length
-                if left < 0 or not self._skip(length) or self._until(b"\r\n", 2, "") != b"":
-                    return False
-        except Failed:
-            pass
+        while left > 0:
+            size = _CHUNK.fullmatch(self._until(b"\r\n", 128, ""))
+            if size is None:
+                return False
+            length = int(size[1], 16)
+            if length == 0:
+                # Trailers are rare: with any, the connection isn't used again.
+                return self._until(b"\r\n", 128, "") == b""
+            left -= length
+            if left < 0 or not self._skip(length) or self._until(b"\r\n", 2, "") != b"":
+                return False
         return False
 
     def _skip(self, length: int) -> bool:

@@ -42,8 +42,9 @@ class Stream:
         self._writer: Any = None
         self._writable: Any = None
 
-    def recv(self, deadline: float | None) -> bytes | None:
-        """Wait for data. Returns ``b""`` at the end of the stream, None if ``deadline`` (monotonic) passes first.
+    def recv(self, deadline: float | None, size: int = _RECV) -> bytes | None:
+        """Wait for data, and return at most ``size`` bytes: ``b""`` at the end of the stream, None if ``deadline``
+        (monotonic) passes first.
 
         :raises OSError: the connection is broken, or another greenlet has closed it.
         """
@@ -61,7 +62,7 @@ class Stream:
                 self._waiter = None
                 self._read.stop()
             try:
-                return self._sock.recv(_RECV)
+                return self._sock.recv(size)
             except BlockingIOError:
                 continue  # the timer fired: check whether this deadline has passed
 

@@ -12,8 +12,6 @@ from contextlib import suppress
 from ssl import MemoryBIO, SSLContext, SSLEOFError, SSLError, SSLWantReadError, SSLZeroReturnError
 from typing import Any
 
-from gevent import socket
-
 #: Bytes for OpenSSL at a time: 150 KeyUpdates, which take some milliseconds.
 _PART = 4096
 #: Bytes of a handshake, and of records that carry nothing, after which the connection ends. One record with data has
@@ -28,14 +26,15 @@ class TlsStream:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Any,
         context: SSLContext,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
         turn: Callable[[], None],
     ) -> None:
-        """``turn``: called before each part; returns when this peer may do work."""
+        """``sock``: a socket, or anything with its ``recv`` and ``send``. ``turn``: called before each part; returns
+        when this peer may do work."""
         self._sock = sock
         self._incoming, self._outgoing = MemoryBIO(), MemoryBIO()
         self._tls = context.wrap_bio(

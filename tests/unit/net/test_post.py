@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import ssl as gevent_ssl
+from gevent.server import StreamServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,7 +119,7 @@ def test_connection_that_was_closed_meanwhile_is_made_again(receiver: Any) -> No
     to = receiver()
     made = poster(to)
     made.post([], b"{}")
-    made._sock.shutdown(2)
+    made._sock._stream.shutdown(2)
     assert made.post([], b"{}").status == 200
     assert len(to.posts) == 2
 
@@ -286,6 +287,25 @@ def test_next_address_is_tried(receiver: Any) -> None:
     assert made.post([], b"{}").status == 200
 
 
+def drip(sock: Any) -> None:
+    """Read a little at a time."""
+    while sock.recv(65536):
+        gevent.sleep(0.01)
+
+
+def test_body_that_is_read_a_little_at_a_time_is_given_up() -> None:
+    server = StreamServer(("127.0.0.1", 0), lambda sock, _address: drip(sock))
+    server.start()
+    to = Destination(False, "127.0.0.1", server.server_port, "/")
+    made = Poster(to, Resolver(1), allow_private=True, patience=0.3)
+    began = time.monotonic()
+    with pytest.raises(Failed) as failed:
+        made.post([], b"x" * 30_000_000)
+    assert failed.value.kind == "timeout"
+    assert time.monotonic() - began < 2
+    server.stop(timeout=0.01)
+
+
 # TLS ------------------------------------------------------------------------------------------------------
 
 
@@ -382,10 +402,10 @@ _PIECES = st.sampled_from(
 @given(st.lists(_PIECES | st.binary(min_size=1, max_size=20), max_size=12))
 def test_any_bytes_are_an_answer_or_a_failure(parts: list[bytes]) -> None:
     names: Any = Names(["127.0.0.1"])
-    made = Poster(to_name(80), names, patience=1)
-    made._sock = Wire(list(parts))
-    made._is_clean = lambda: True  # type: ignore[method-assign]
-    made._connect = lambda: setattr(made, "_sock", Wire([]))  # type: ignore[method-assign]
+    made: Any = Poster(to_name(80), names, patience=1)
+    made._sock = made._line = Wire(list(parts))
+    made._is_clean = lambda _line: True
+    made._connect = lambda _until: setattr(made, "_sock", Wire([]))
     try:
         assert 200 <= made.post([], b"{}").status < 600
     except Failed:
