@@ -181,6 +181,30 @@ def test_push_wakes_the_delivery_at_once(bed: Bed) -> None:
     eventually(taken(to, 1))
 
 
+def test_notifications_pushed_one_by_one_are_read_together(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    read = WebhookQueue.read
+
+    def counted(queue: WebhookQueue, name: str, count: int) -> Any:
+        state = read(queue, name, count)
+        counts.append(len(state.entries))
+        return state
+
+    to = bed.receiver()
+    node = bed.begin(hook(to))
+    eventually(lambda: node.webhooks._held)
+    monkeypatch.setattr(module, "GATHER", 0.2)
+    monkeypatch.setattr(WebhookQueue, "read", counted)
+    for number in range(1, 9):
+        bed.push()
+        node.webhooks.wake(keys.webhook("acme", "crm"))
+        if number == 1:
+            eventually(taken(to, 1))
+        gevent.sleep(0.005)
+    eventually(taken(to, 8))
+    assert [count for count in counts if count] == [1, 7]
+
+
 # Attempts -------------------------------------------------------------------------------------------------
 
 
