@@ -47,8 +47,9 @@ _RING = 8
 #: Seconds after which a gateway that says nothing is passed over.
 _SILENCE = 1
 
-#: Greenlets that the warm-up doesn't need: those of the list of answered inbound calls.
-_LATER = Counter(outbox=1, outbox_sync=1, outbox_watch=1)
+#: Greenlets that the warm-up doesn't need: those of the list of answered inbound calls and, if the integrator's records
+#: go to a stream, of the list of callers without a card.
+_LATER = Counter(outbox=2, outbox_sync=2, outbox_watch=2)
 
 
 def run(options: Options) -> Report:
@@ -454,8 +455,8 @@ def _leaks(node: ClockedNode, at_rest: list[dict[str, float]]) -> Iterator[str]:
     if now["connections"]:
         yield f"{now['connections']:.0f} connections to its event socket"
     # To another node's port, or for a heartbeat: a few come and go.
-    # The outbox of inbound notifications, which the warm-up doesn't use, has three files of its own.
-    for name, allowed in (("files", 3 + 3), ("sockets", 4)):
+    # Each outbox that the warm-up doesn't use has three files of its own.
+    for name, allowed in (("files", 3 + 3 * _LATER["outbox"]), ("sockets", 4)):
         before = max(one[name] for one in at_rest)
         if now[name] > before + allowed:
             names = node.peers() if name == "sockets" else node.paths() if name == "files" else []
