@@ -236,7 +236,7 @@ class Attended:
             with suppress(SwitchUnavailable, ReplyError):
                 live.switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
         old.session_ref = action.session
-        end(old, terms.AGENT)
+        end(old, terms.AGENT, node_clock.now())
 
 
 def _unmute(live: Live) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import gevent
 from msgspec.structs import replace
 
 from esl_apps.apps import transfer
@@ -58,6 +59,8 @@ log = logging.getLogger(__name__)
 _HELD = "m:^:sched_hangup:${esl_apps_limit}^endless_playback:${esl_apps_music}^playback:${esl_apps_silence}"
 #: Seconds for which a client waits for the end of a consultation.
 _SETTLED = 2.0
+#: Seconds for a consultation to be adopted, and to end, after the call that waits for it, and between two looks.
+_ADOPTED, _LOOK = 5.0, 0.1
 
 
 class Consulting:
@@ -67,6 +70,8 @@ class Consulting:
         self._following = following
         self._lonely: dict[str, float] = {}
         """Calls without a flow whose parties may have lost each other, by ``call_ref``, and since when."""
+        self._deserted: set[str] = set()
+        """Calls none of whose legs is up: their own legs tell how they ended, unless their parties went on."""
         acting = services.acting
         acting.add(TRANSFER, self.transfer, consulting=True)
         acting.add(COMPLETE, self._complete, consulting=True)
@@ -76,6 +81,7 @@ class Consulting:
         services.calls.on_change = self._changed
         services.calls.goes_on = self._goes_on
         following.review = self._review
+        following.left = self._left_by_all
 
     # At a client's request ----------------------------------------------------------------------------
 
@@ -292,7 +298,8 @@ class Consulting:
                 # The party on hold has left.
                 pass
             elif live is not None:
-                self._consulted(live, action)
+                # It was adopted, too, and this one may have ended long ago.
+                self._consulted(live, action, attempt.timeline[-1].at if live.had_by else None)
             elif (call := services.store.call(old_ref)) is not None and call["state"] != terms.ENDED:
                 services.acting.act(call, action)
         except (StoreUnavailable, Undone) as error:
@@ -307,19 +314,21 @@ class Consulting:
                 return variable(switch, attempt.aleg_uuid, "esl_call_ref") == ref
         return False
 
-    def _consulted(self, live: Live, action: Action) -> None:
-        """Go on after a consultation."""
+    def _consulted(self, live: Live, action: Action, at: float | None = None) -> None:
+        """Go on after a consultation. ``at``: when it ended; None: now."""
         old = live.attempt
         if old.ended or old.consultation != action.ref:
             return
         self._lonely.pop(old.call_ref, None)
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.note(CONSULTED, action.step)
-        if action.step == BACK:
+        if action.step == BACK or (action.step == GONE and old.call_ref in self._deserted):
             talk.hold(old, node_clock.now(), on=False)
             old.save()
         else:
-            self.part(live, consults, action, node_clock.now())
+            now = node_clock.now()
+            # By another node's clock, perhaps.
+            self.part(live, consults, action, now if at is None else max(old.bridged_at or now, min(at, now)))
         live.poke()
 
     def part(self, live: Live, leaves: str, action: Action, at: float) -> None:
@@ -334,11 +343,11 @@ class Consulting:
         recorded = old.recording_url is not None
         new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:
-            end(old, leaves)
+            end(old, leaves, at)
             self._services.calls.reap(live.switch, old.call_ref)
             return
         self._transferring.hand_over(old, new.attempt, other_party(leaves), new.attempt.aleg_uuid or "")
-        end(old, leaves)
+        end(old, leaves, at)
         divide_leg(old, new.attempt, new.attempt.aleg_uuid or "")
         new.attempt.save()
         if recorded:
@@ -361,7 +370,7 @@ class Consulting:
         held = leg_of(old, other_party(leaves))
         joined = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next)
         attempt = joined.attempt
-        attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg, True
+        attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg or None, True
         old.transferred_to = attempt.call_ref
         new = services.calls.begin(attempt, live.switch)
         new.attached = new.adopted = True
@@ -395,6 +404,24 @@ class Consulting:
             else:
                 self._consulted(live, self._outcome(live, asked, legs))
 
+    def _left_by_all(self, live: Live) -> None:
+        """Find out whether the parties of a call, whose process died, went on in the call after its consultation. That
+        may have been adopted, too, and be about to end."""
+        attempt, until = live.attempt, time.monotonic() + _ADOPTED
+        self._deserted.add(attempt.call_ref)
+        try:
+            while attempt.consultation is not None and not attempt.ended and time.monotonic() < until:
+                asked = self._over_unheard(attempt)
+                if asked is None:
+                    gevent.sleep(_LOOK)
+                    continue
+                action = self._outcome(live, asked, 0)
+                if action.step == JOINED:
+                    self._consulted(live, action, asked["record"]["ended_at"] - node_clock.clock.shift)
+                return
+        finally:
+            self._deserted.discard(attempt.call_ref)
+
     def _over_unheard(self, attempt: Attempt) -> Mapping[str, Any] | None:
         """Return a consultation that has ended, by its status, although its node hasn't said so."""
         ref = attempt.consultation or ""
@@ -413,10 +440,12 @@ class Consulting:
         new = (asked.get("record") or {}).get("transferred_to")
         if new is None:
             return action
-        leg = ""
+        leg, held = "", leg_of(attempt, other_party(attempt.consults or terms.AGENT))
         with suppress(SwitchUnavailable, ReplyError):
-            held = leg_of(attempt, other_party(attempt.consults or terms.AGENT))
             leg = variable(live.switch, held, "bridge_uuid")
+        if not leg:
+            # They may have hung up since.
+            leg = next((kept.uuid for kept in self._services.switch_cdr.legs(new) if kept.uuid != held), "")
         to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
         return replace(action, step=JOINED, leg=leg, to=to, next=new)
 

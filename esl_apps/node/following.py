@@ -17,7 +17,7 @@ import gevent
 from esl_apps.apps import application, second_party
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
-from esl_apps.apps.transfer import consultation, leave_to_each_other
+from esl_apps.apps.transfer import Kept, consultation, leave_to_each_other
 from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs
@@ -60,6 +60,8 @@ class Following:
         self.review: Callable[[Live, int], None] = lambda _live, _legs: None
         """Called with a call that goes on without a flow, and how many of its legs are up, each time that the switch
         was asked."""
+        self.left: Callable[[Live], None] = lambda _live: None
+        """Called with a call that another process had and none of whose legs is up, before it ends."""
 
     def follow(self, live: Live, *, reachable: bool = True) -> None:
         """Follow a call to its end, in a greenlet of its own. ``reachable``: its switch is one of this node's."""
@@ -70,6 +72,8 @@ class Following:
         try:
             if reachable:
                 self._watch(live)
+            if live.had_by and not live.released and not attempt.ended:
+                self.left(live)
             if not live.released and not attempt.ended:
                 self._end(live)
             if attempt.charges and not live.released:
@@ -216,7 +220,7 @@ class Following:
             fared(attempt, blegs)
         at = end.at
         asked = consultation(attempt)
-        if asked is not None and asked.held and bleg is None and self._talks_on(live):
+        if asked is not None and asked.held and bleg is None and self._talks_on(live, asked):
             leave_to_each_other(attempt, asked, at)
         elif attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
@@ -237,11 +241,15 @@ class Following:
             self._services.usage.leases.let_go(attempt.holder, attempt.session_ref)
         self._services.call_log.ended(attempt.call_ref)
 
-    def _talks_on(self, live: Live) -> bool:
-        """Return whether the new party of a consultation is still there, although the party that asked is not."""
+    def _talks_on(self, live: Live, asked: Kept) -> bool:
+        """Return whether the new party of a consultation has been left to the one on hold, although the party that
+        asked is gone. The two may have hung up since."""
         attempt = live.attempt
         if attempt.bridged_at is None or attempt.bleg_uuid is None or attempt.cancelled_by is not None:
             return False
+        for kept in self._services.switch_cdr.legs(asked.next):
+            if kept.uuid == attempt.bleg_uuid and kept.event.var("last_bridge_to") == asked.held:
+                return True
         with suppress(SwitchUnavailable, ReplyError):
             return live.switch.api(f"uuid_exists {attempt.bleg_uuid}").strip() == "true"
         return False
@@ -268,7 +276,7 @@ class Following:
         while True:
             switch_cdr.look()
             for kept in switch_cdr.legs(ref):
-                found.setdefault(kept.uuid, (kept.bleg, kept.leg(live.clock)))
+                found.setdefault(kept.uuid, (kept.uuid != a_uuid and kept.bleg, kept.leg(live.clock)))
             if any(not bleg for bleg, _leg in found.values()) or not switch_cdr.there or time.monotonic() > until:
                 break
             if live.attempt.followed and found:

@@ -110,7 +110,7 @@ class Transferring:
         note_parting(old, node_clock.now())
         self.let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
         self.hand_over(old, new.attempt, stays, leg)
-        end(old, action.by)
+        end(old, action.by, node_clock.now())
         divide_leg(old, new.attempt, leg)
         new.attempt.save()
 
@@ -286,8 +286,7 @@ def other_party(party: str) -> str:
     return terms.CALLEE if party == terms.AGENT else terms.AGENT
 
 
-def end(old: Attempt, leaves: str) -> None:
+def end(old: Attempt, leaves: str, at: float) -> None:
     """End a call that one of its parties has left for another."""
-    now = node_clock.now()
-    old.hold_time = round(talk.seconds(old, talk.HOLD, now)) or old.hold_time
-    old.end(terms.ANSWERED, causes.NORMAL_CLEARING, leaves, now)
+    old.hold_time = round(talk.seconds(old, talk.HOLD, at)) or old.hold_time
+    old.end(terms.ANSWERED, causes.NORMAL_CLEARING, leaves, at)

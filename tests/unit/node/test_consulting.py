@@ -14,7 +14,7 @@ from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallSta
 from esl_apps.node import consulting, following
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
-from tests.support.bench import Bench, Build, click_talk, pass_on, show_legs
+from tests.support.bench import Bench, Build, click_talk, leave_behind, pass_on, show_legs, write_cdr
 from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, Peer, api_response, eventually
 
@@ -433,6 +433,37 @@ def test_transferring_session_counts_a_call_that_ended_first(closing: Bench) -> 
     bench.switch.answers["api uuid_transfer"] = moved
     act(bench, live, "transfer", to="1001", by="agent")
     assert closed(bench, 2) == 2
+
+
+@pytest.mark.parametrize("first", ["the consultation", "the call on hold"])
+def test_consulting_two_who_went_on_and_hung_up_are_found(build: Build, first: str) -> None:
+    """The asking party hung up as the node died, before Redis had the call of the other two. Only the switch's files
+    tell of it."""
+    config = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "session_records": True}
+    dead = build(integrators=[config]).connect()
+    live = talking(dead)
+    asking = consult(dead, live)
+    answered(asking)
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    ref, calls = live.attempt.call_ref, [asking.essence, live.essence]
+    dead.die()
+    heir = build(name="app2", known=dead.switches, integrators=[config]).connect()
+    show_legs(heir.switch)
+    bye: dict[str, Any] = {"sip_hangup_disposition": "recv_bye"}
+    write_cdr(heir, UUID, ref=asking.attempt.call_ref, answered=1, **bye)
+    write_cdr(heir, T, ref=asked.next, answered=2, esl_bleg=ref, last_bridge_to=B)
+    write_cdr(heir, B, ref=asked.next, answered=1, esl_bleg=asking.attempt.call_ref, last_bridge_to=T, **bye)
+    leave_behind(heir, *(calls if first == "the consultation" else reversed(calls)))
+    heir.adoption.beat()
+    eventually(lambda: not heir.live)
+    *records, closing = heir.records()
+    assert closing["calls"] == 3
+    reasons = {one["call_ref"]: one["end_reason"] for one in records}
+    assert reasons == dict.fromkeys((ref, asking.attempt.call_ref, asked.next), "answered")
+    kept = heir.services.store.call(ref)
+    assert kept is not None
+    assert kept["record"]["transferred_to"] == asked.next
 
 
 # On two nodes --------------------------------------------------------------------------------------------
