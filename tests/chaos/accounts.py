@@ -238,6 +238,9 @@ class Accounts:
             if not aleg.ended_itself:
                 # Refused, over a limit, or left without a node: the switch's account doesn't distinguish these.
                 return set()
+            if any(application == "bridge" for application, _data, _at in aleg.applications):
+                # An extension without a phone: no leg is made for it (hazard 22).
+                ends.add(f"{party}_failed")
             return ends | {"abandoned", "rejected"}
         last = max(leg.ended for leg in blegs)
         if aleg.ended_itself and (aleg.ended <= last + AT_ONCE or next_due):
