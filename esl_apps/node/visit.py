@@ -302,17 +302,19 @@ class Visit:
 
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
         """How B ended, if no process heard it: from the switch's CDR file, otherwise from A's variables."""
-        switch_cdr = self.services.switch_cdr
+        switch_cdr, data = self.services.switch_cdr, self.channel.data
         until = time.monotonic() + _KEPT
+        last = data.var("last_bridge_to")
         while True:
             switch_cdr.look()
-            kept = telling(one.leg(self.channel.clock) for one in switch_cdr.legs(known.call_ref) if one.bleg)
-            if kept is not None:
-                return kept
-            if not switch_cdr.there or time.monotonic() > until:
+            legs = {one.uuid: one.leg(self.channel.clock) for one in switch_cdr.legs(known.call_ref) if one.bleg}
+            # Another gateway may have failed before: its file doesn't tell how the leg ended that came after it.
+            if (legs and (not last or last in legs)) or not switch_cdr.there or time.monotonic() > until:
                 break
             gevent.sleep(FRESH)
-        data = self.channel.data
+        kept = telling(legs.values())
+        if kept is not None and (known.bridged_at is None or kept.answered_at is not None):
+            return kept
         cause = data.var("last_bridge_hangup_cause")
         if known.bridged_at is not None:
             return Leg(

@@ -185,6 +185,25 @@ def test_visit_reads_bs_end_from_the_switchs_cdr(bench: Bench) -> None:
     assert (found["end_reason"], found["bridged_at"], found["ended_at"]) == ("answered", AT + 4.0, AT + 8.0)
 
 
+@pytest.mark.parametrize("known", [{"state": terms.BRIDGED, "bridged_at": AT + 3.0}, {}], ids=["talk", "ringing"])
+@pytest.mark.parametrize("late", [True, False])
+def test_visit_does_not_take_a_failed_gateway_for_bs_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, known: dict[str, Any], late: bool
+) -> None:
+    """Its file was there before that of the leg that answered at the next gateway."""
+    monkeypatch.setattr(visit_module, "_KEPT", 5.0)
+    write_cdr(bench, C, ref=REF, q850=38, esl_bleg=REF)
+    left_by_dead_node(bench, **dialled(**known))
+    talk: dict[str, Any] = {"ref": REF, "answered": 3, "esl_bleg": REF, "sip_hangup_disposition": "recv_bye"}
+    if not late:
+        write_cdr(bench, B, **talk)
+    else:
+        gevent.spawn_later(0.1, write_cdr, bench, B, **talk)
+    back(bench, variable_last_bridge_to=B)
+    found = bench.records()[0]
+    assert (found["end_reason"], found["end_code"], found["bridged_at"]) == ("answered", 16, AT + 3.0)
+
+
 @pytest.mark.parametrize("hung_up", [{}, {"variable_sip_hangup_disposition": "recv_bye"}])
 def test_visit_whose_b_had_failed_says_so(bench: Bench, hung_up: dict[str, str]) -> None:
     """The caller may hang up before a slow node asks for the channel."""
