@@ -129,6 +129,7 @@ class Charge:
         "stored",
         "switch",
         "tickets",
+        "timed",
         "whole",
     )
 
@@ -151,8 +152,6 @@ class Charge:
         :param whole: When its money is spent, the whole call ends, not B alone.
         :param id: As another process has it; by default it gets one.
         """
-        self.id = id or secrets.token_hex(4)
-        """Under which another process finds what was paid."""
         self.call_ref = call_ref
         """The attempt that it belongs to now."""
         self.levels = tuple([level.name for level in levels])
@@ -168,6 +167,10 @@ class Charge:
         lengths = [length for bound in leg_bounds if (length := bound.limits.longest_call) is not None]
         self.longest: float | None = min(lengths, default=None)
         self.tickets = [Ticket(bound) for bound in leg_bounds if bound.limits.counts]
+        self.timed = any(ticket.timed for ticket in self.tickets)
+        """Whether its seconds are paid for at all."""
+        self.id = id or (secrets.token_hex(4) if self.timed else "")
+        """Under which another process finds what was paid."""
         self.moved = False
         """Its leg talked in another attempt before: what was paid for that isn't told from the rest."""
         self.proven = 0.0
@@ -203,23 +206,17 @@ class Charge:
     @property
     def essence(self) -> dict[str, Any]:
         """Its data for another process, in JSON's own types."""
-        paid = {"id": self.id, "paid": self._prepaid} if self.timed else {}
         essence = self.stored or {
             "levels": list(self.levels),
             "number": self.number.dialled if self.number is not None else None,
             "aleg": self.aleg,
             "owner": self.owner,
             "whole": self.whole,
-            **paid,
+            **({"id": self.id, "paid": self._prepaid} if self.timed else {}),
         }
         if self.moved:
             return {name: value for name, value in essence.items() if name not in ("id", "paid")}
         return essence
-
-    @property
-    def timed(self) -> bool:
-        """Whether its seconds are paid for at all."""
-        return any(ticket.timed for ticket in self.tickets)
 
     def payments(self, now: float) -> Payments:
         """Return what was paid so far, for a process that takes the call over."""
