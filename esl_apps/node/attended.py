@@ -21,9 +21,10 @@ from typing import Any
 
 import gevent
 
+from esl_apps.apps import transfer
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.transfer import consultation
-from esl_apps.core import node_clock, talk, terms
+from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Undone, not_now
 from esl_apps.core.billing import note_parting
 from esl_apps.core.number_text import NotDialable
@@ -180,8 +181,7 @@ class Attended:
             joined, at = True, node_clock.now()
         finally:
             if not joined:
-                old.transferred_to = None
-                self._hold_again(live)
+                self._undo(live)
         old.note(ATTENDED, f"to {new}")
         old.apart.append(other.call["call_ref"])
         _unmute(live)
@@ -203,6 +203,21 @@ class Attended:
         if live.attempt.held:
             with suppress(SwitchUnavailable, ReplyError):
                 self._services.acting.play_music(live)
+
+    def _undo(self, live: Live) -> None:
+        """Have a call go on that was not joined with another one. If it has ended in this moment, its record names the
+        next call, which gets one, too."""
+        old, services, policy = live.attempt, self._services, self._services.policy
+        new, old.transferred_to = old.transferred_to, None
+        if not old.ended:
+            self._hold_again(live)
+            return
+        client, to = policy.clients.get(old.integrator or ""), policy.settings.plan.find(old.number)
+        if client is None or to is None or old.record is None or old.record.transferred_to != new:
+            return
+        attempt = transfer.new_call(old, to, terms.AGENT, client, policy.settings.plan, new or "").attempt
+        services.calls.begin(attempt, live.switch)
+        attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
 
     # The phone's other call --------------------------------------------------------------------------------
 
@@ -227,8 +242,7 @@ class Attended:
             joined = True
         finally:
             if not joined:
-                old.transferred_to = None
-                self._hold_again(live)
+                self._undo(live)
         old.note(JOIN, f"to {action.next}")
         _unmute(live)
         note_parting(old, node_clock.now())

@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 import pytest
 
-from esl_apps.core import terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.node import attended
 from esl_apps.node.acting import ACTION, OUTCOME, WATCHED
@@ -204,6 +204,28 @@ def test_attended_that_the_switch_refuses_leaves_both_calls(bench: Bench) -> Non
     assert not first.attempt.ended
     assert not second.attempt.ended
     assert not told(bench, "uuid_kill")
+
+
+@pytest.mark.parametrize("ends_now", [0, 1], ids=["first", "second"])
+def test_attended_session_closes_if_a_call_ends_as_it_is_refused(build: Build, ends_now: int) -> None:
+    """Its record names the next call, which then has a record, too."""
+    config = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "session_records": True}
+    bench = build(integrators=[config]).connect()
+    calls = two_talks(bench)
+    over = calls[ends_now].attempt
+
+    def gone(_peer: Peer, _command: str) -> bytes:
+        over.end(terms.ANSWERED, 16, terms.CALLEE, node_clock.now())
+        return api_response("-ERR no such channel\n")
+
+    bench.switch.answers["api uuid_bridge"] = gone
+    refer(bench, calls[0])
+    eventually(lambda: over.ended and all(call.attempt.transferred_to is None for call in calls))
+    assert over.record is not None
+    pushed = [one for one in bench.records() if one["session_ref"] == over.session_ref]
+    assert [one["call_ref"] for one in pushed if "calls" not in one] == [over.call_ref, over.record.transferred_to]
+    assert [one["calls"] for one in pushed if "calls" in one] == [2]
+    assert not calls[1 - ends_now].attempt.ended
 
 
 def test_attended_twice_joins_once(bench: Bench) -> None:
