@@ -35,6 +35,12 @@ from esl_apps.core.terms import (
 )
 from esl_apps.core.versions import NOTHING, Rest
 
+#: What is said once of a call: whose it is, and whom it connects.
+_LEARNT = (
+    *("integrator", "account_id", "card_id", "user_id", "dial_number"),
+    *("number", "number_e164", "number_class", "country"),
+)
+
 
 def _span(began: float | None, ended: float) -> float | None:
     return None if began is None else milliseconds(max(0.0, ended - began))
@@ -193,6 +199,16 @@ class Attempt(CallFields, eq=False):
         """Set several fields."""
         for name, value in fields.items():
             setattr(self, name, value)
+
+    def learn(self, call: CallFields) -> None:
+        """Note what the process that died knew of it, and Redis didn't yet when it was taken over."""
+        before = [getattr(self, name) for name in _LEARNT], self.apart
+        for name in _LEARNT:
+            if getattr(self, name) is None:
+                setattr(self, name, getattr(call, name))
+        self.apart = [*self.apart, *(ref for ref in call.apart if ref not in self.apart)]
+        if before != ([getattr(self, name) for name in _LEARNT], self.apart):
+            self.save()
 
     def move(self, seconds: float) -> None:
         """Move all its times: they were taken by another clock."""

@@ -152,7 +152,11 @@ class Adoption(background.Kept):
     def _begin_following(self, call: Essence, name: str) -> None:
         services = self._services
         ref = call.call_ref
-        if ref in services.calls.live:
+        live = services.calls.live.get(ref)
+        if live is not None:
+            if live.adopted:
+                # Its process has noted more of it since.
+                live.attempt.learn(call)
             return
         with suppress(StoreUnavailable):
             # If Redis is down the call may get a second record, of which Redis takes one.

@@ -216,6 +216,23 @@ def test_adoption_call_with_unknown_keys_is_followed(bench: Bench) -> None:
     assert bench.record()["call_ref"] == REF
 
 
+def test_adoption_learns_what_redis_did_not_have_yet(bench: Bench) -> None:
+    """Redis refused the last changes of a node that ended, and took them after another one had the call."""
+    boot = leave_behind(bench, talking(account_id=None, integrator=None, apart=["r-2"]))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    newer = talking(account_id="acme", integrator="acme", apart=["r-2", "r-3"])
+    bench.redis_server.client.hset(keys.live(boot), REF, msgspec.json.encode(newer))
+    bench.adoption.beat()
+    attempt = bench.live[REF].attempt
+    assert (attempt.account_id, attempt.integrator, attempt.apart) == ("acme", "acme", ["r-2", "r-3"])
+    bench.flush()
+    mine = keys.live(bench.services.membership.boot)
+    assert json.loads(bench.redis_server.client.hget(mine, REF))["apart"] == ["r-2", "r-3"]
+    hang_up(bench)
+    ended(bench)
+
+
 PAID = {"levels": ["account:gone", "card:x", "x", ""], "number": "?", "aleg": True, "owner": True, "whole": True}
 ODD: dict[str, dict[str, Any]] = {
     "unknown application": {"app": "wakeup"},
