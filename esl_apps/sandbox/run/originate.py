@@ -72,6 +72,8 @@ class Attempt:
     depth: int = 0
     made: list[Channel] = field(default_factory=list)
     """All legs that were created, including nested attempts'."""
+    cancelled: list[str] = field(default_factory=list)
+    """The cause of legs that are created after the outer attempt is over, of which they are a part."""
     _vars: dict[str, str] = field(default_factory=dict)
     _legs: list[Channel] = field(default_factory=list)
 
@@ -131,6 +133,7 @@ class Attempt:
                 dict(exported),
                 caller.profile.clone() if caller is not None else None,
                 made=self.made,
+                cancelled=self.cancelled,
             )
             for part in self.dial_string.split(TOGETHER)
         ]
@@ -156,9 +159,10 @@ class Attempt:
             caller.heard.pop()
         joined = winner()
         cancelled = caller is not None and not caller.ready
+        self.cancelled.append("ORIGINATOR_CANCEL" if cancelled else "LOSE_RACE")
         for leg in self.made:
             if leg is not joined and not leg.down:
-                leg.hangup("ORIGINATOR_CANCEL" if cancelled else "LOSE_RACE")
+                leg.hangup(self.cancelled[0])
         self._legs = [joined] if joined is not None else []
         if joined is None:
             failed = [attempt.value.cause for attempt in tries if attempt.value is not None]
@@ -399,6 +403,8 @@ class Attempt:
         self._install(leg, local, kind)
         if not self.no_block:
             self.switch.start_leg(leg)
+        if self.cancelled:
+            leg.hangup(self.cancelled[0])
         return leg, "SUCCESS"
 
     def _bond(self, leg: Channel) -> None:
@@ -470,6 +476,7 @@ class Attempt:
             no_block=forked,
             depth=self.depth + 1,
             made=self.made,
+            cancelled=self.cancelled,
         )
         outcome = attempt.run()
         leg = outcome.leg

@@ -87,6 +87,26 @@ def test_early_media_counts_as_answered_unless_ignored(rig: SandboxRig) -> None:
     assert frames[0].get("variable_originate_disposition") == "SUCCESS"
 
 
+def test_enterprise_originate_cancelled_at_once_rings_no_phone(rig: SandboxRig) -> None:
+    """The caller leaves in the moment between the bridge and its legs."""
+    phones = [rig.outside(number, Script(answer_after=0.2)) for number in ("27820001234", "27820001235")]
+
+    def steps(client: Client) -> None:
+        uuid = client.begin().get("Unique-ID")
+        legs = ":_:".join(EXTERNAL + phone.number for phone in phones)
+        text = f"sendmsg\ncall-command: execute\nexecute-app-name: bridge\nexecute-app-arg: {legs}\n\n"
+        client.send(f"{text}api uuid_transfer {uuid} park inline\n\n")
+        time.sleep(0.2)
+
+    node = Node(steps)
+    rig.route("27115550000", "x", node.address)
+    caller = rig.outside("27831112222").dial("27115550000")
+    node.finish()
+    time.sleep(0.5)
+    assert [call.leg.answered_at for phone in phones for call in phone.calls if call.leg.answered_at] == []
+    caller.hangup()
+
+
 def test_ringback_is_heard_only_if_asked_for(rig: SandboxRig) -> None:
     """Show hazard 20: an answered caller hears nothing while the callee rings."""
     callee = rig.outside("27820001234", Script(ring_after=0.2, answer_after=None))
