@@ -45,6 +45,12 @@ from esl_apps.process import background
 log = logging.getLogger(__name__)
 
 _REPLACES = re.compile(r"Replaces=", re.IGNORECASE)
+#: A header that has no Replaces. One of more than 511 bytes ends before its first part that doesn't fit: FreeSWITCH
+#: reports that much, and what else is in its buffer.
+_WHOLE = re.compile(r"[^<>?]*<[^<>?]*>[^?]*")
+#: What FreeSWITCH notes on a leg, with a colon behind it, if it takes its REFER for one without Replaces; and how often
+#: to look for that.
+_BLIND, _LOOKS = "blind", 10
 #: The variable in which FreeSWITCH keeps the Call-ID that a REFER names, if it knows that dialog.
 _DIALOG = "_sofia_replaces_"
 #: The variable of a leg that FreeSWITCH dials for a REFER: the leg that sent it.
@@ -80,9 +86,23 @@ class Attended:
 
     def _heard(self, live: Live, event: Event) -> None:
         """A REFER has come on a leg. Never waits."""
-        leg = event.uuid or ""
-        if _REPLACES.search(event.get("Header-Value") or "") and _UUID.fullmatch(leg):
-            background.once("attended_transfer", self._refer, live, leg, call_ref=live.attempt.call_ref)
+        leg, header = event.uuid or "", event.get("Header-Value") or ""
+        seen = _REPLACES.search(header) is not None
+        if (seen or not _WHOLE.fullmatch(header)) and _UUID.fullmatch(leg):
+            work = self._refer if seen else self._refer_unless_blind
+            background.once("attended_transfer", work, live, leg, call_ref=live.attempt.call_ref)
+
+    def _refer_unless_blind(self, live: Live, leg: str) -> None:
+        """A REFER has come whose header is cut, so that Replaces may be in the rest."""
+        try:
+            for _ in range(_LOOKS):
+                gevent.sleep(_ONCE_MORE)
+                if variable(live.switch, leg, "transfer_to").startswith(_BLIND):
+                    return
+        except (SwitchUnavailable, ReplyError):
+            # The leg has left.
+            return
+        self._refer(live, leg)
 
     def _refer(self, live: Live, leg: str) -> None:
         attempt = live.attempt

@@ -50,6 +50,9 @@ _ASK_EVERY = 30.0
 #: How the switch ends a leg whose place another channel takes, for which an INVITE with Replaces is enough: it asks no
 #: dialplan, no variable of the leg and, if the profile has ``auth-calls`` off, nobody's password.
 _REPLACED = frozenset({"PICKED_OFF", "ATTENDED_TRANSFER"})
+#: What it notes on a leg that has had it dial by a REFER with Replaces of a dialog that it doesn't know, once that call
+#: was answered and joined with the other leg.
+_JOINED = b"\nvariable_transfer_to: att"
 #: Seconds after which the legs of such a call are hung up once more: the new channel may have begun to dial.
 _ONCE_MORE = 1.0
 #: The last application of a caller's leg that is alone and waits for a node.
@@ -340,9 +343,10 @@ class Calls:
 
     def on_event(self, switch: Switch, event: Event) -> None:
         uuid, ref = event.uuid, event.var("esl_call_ref") or ""
-        if ref and event.name == b"CHANNEL_HANGUP_COMPLETE" and event.get("Hangup-Cause") in _REPLACED:
+        if ref and event.name == b"CHANNEL_HANGUP_COMPLETE" and _is_replaced(event):
             # Its socket may have told of its end already, so the call need not be live any more.
-            background.once("replaced_call_ending", self._end_replaced, switch, ref, call_ref=ref)
+            session = event.var("esl_session_ref") or event.var("esl_bleg") or ref
+            background.once("replaced_call_ending", self._end_replaced, switch, ref, session, call_ref=ref)
         live = self._moved.get(uuid or "") or self.live.get(ref)
         if live is None:
             return
@@ -359,13 +363,14 @@ class Calls:
             # Nothing waits for a phone to ring.
             self._rings(live, event)
 
-    def _end_replaced(self, switch: Switch, ref: str) -> None:
+    def _end_replaced(self, switch: Switch, ref: str, session_ref: str) -> None:
         """Hang up what is left of a call, a leg of which another channel has replaced: it would go on without limits,
-        charges and a record."""
+        charges and a record. So would a B-leg of a session, whose caller may have dialled another number since."""
         log.warning("leg_replaced", extra={"call_ref": ref})
-        self.reap(switch, ref, "CALL_REJECTED")
-        gevent.sleep(_ONCE_MORE)
-        self.reap(switch, ref, "CALL_REJECTED")
+        for pause in (_ONCE_MORE, 0.0):
+            self.reap(switch, ref, "CALL_REJECTED")
+            self.reap_blegs(switch, session_ref)
+            gevent.sleep(pause)
 
     def _rings(self, live: Live, event: Event) -> None:
         if live.run is not None and not live.attached and len(live.rang) < _LEGS and event.uuid is not None:
@@ -452,3 +457,8 @@ class Calls:
         expected = {aleg_uuid, *open_blegs}
         live.wait(lambda: len(live.ends) > 1 and live.ends.keys() >= expected, time.monotonic() + _APART)
         return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]
+
+
+def _is_replaced(end: Event) -> bool:
+    """Whether another channel has taken the place of a leg that has ended."""
+    return end.get("Hangup-Cause") in _REPLACED or _JOINED in end.lines

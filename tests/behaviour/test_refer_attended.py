@@ -225,12 +225,15 @@ def test_attended_refer_whose_node_is_dead_is_refused(rig: Rig, node: Node, redi
     redis.pop()
 
 
+@pytest.mark.parametrize("before", ["", f"X-A={'a' * 600}&"], ids=["short", "long"])
 @pytest.mark.parametrize("party", ["agent", "customer"])
-def test_refer_of_an_unknown_dialog_ends_the_call(rig: Rig, node: Node, redis: RedisServer, party: str) -> None:
-    """FreeSWITCH dials what it names, unless the profile forbids that."""
+def test_refer_of_an_unknown_dialog_ends_the_call(
+    rig: Rig, node: Node, redis: RedisServer, party: str, before: str
+) -> None:
+    """FreeSWITCH dials what it names, unless the profile forbids that. It reports the first 511 bytes of the header."""
     _ref, agent, customer = talk(rig, node)
     sender = agent if party == "agent" else customer
-    sender.transfer("<sip:x@127.0.0.1:9?Replaces=unknown%3Bto-tag%3Da%3Bfrom-tag%3Db>")
+    sender.transfer(f"<sip:x@127.0.0.1:9?{before}Replaces=unknown%3Bto-tag%3Da%3Bfrom-tag%3Db>")
     eventually(lambda: agent.leg.ended_at and customer.leg.ended_at)
     eventually(lambda: rig.live_channels() == 0)
     record = redis.pop()

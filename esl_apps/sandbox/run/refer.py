@@ -12,6 +12,8 @@ from esl_apps.sandbox.wire.events import Event
 ACCEPTED, FORBIDDEN = 200, 403
 #: The variable with the Call-ID that a REFER names.
 _DIALOG = "_sofia_replaces_"
+#: Bytes of a watched header that are reported: of a longer one what comes before the first part that doesn't fit.
+_REPORTED = 511
 _TARGET = re.compile(r"sips?:([^@>?]*)(?:@[^>?]*)?(?:\?([^>]*))?", re.IGNORECASE)
 
 
@@ -37,7 +39,8 @@ def _report(channel: Channel, refer_to: str) -> None:
     """Report the header if the leg watches it."""
     if "refer-to" in channel.watched:
         message = "REFER sip:mod_sofia@127.0.0.1:5060 SIP/2.0"
-        said = [("SIP-Message", message), ("Header-Name", "Refer-To"), ("Header-Value", refer_to)]
+        value = refer_to if len(refer_to) <= _REPORTED else refer_to.partition("?")[0] + "?"
+        said = [("SIP-Message", message), ("Header-Name", "Refer-To"), ("Header-Value", value)]
         channel.switch.bus.fire(Event("CUSTOM", channel, before=said, subclass="sofia::notify_watched_header"))
 
 

@@ -256,3 +256,27 @@ def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
     assert second.attempt.transferred_to == new
     assert new in here.live
     assert new not in there.live
+
+
+@pytest.mark.parametrize("header", ["<sip:x@127.0.0.1?", "<sip:", "<sip:x@127.0.0.1?\x01>", "sip:x@127.0.0.1", ""])
+@pytest.mark.parametrize("blind", [True, False])
+def test_attended_header_that_is_cut_may_have_replaces(bench: Bench, header: str, blind: bool) -> None:
+    """FreeSWITCH reports 511 bytes of it."""
+    (live, _other) = two_talks(bench)
+    says(bench, PHONE, **({"transfer_to": f"blind:{CUSTOMER}"} if blind else {}), _sofia_replaces_="_undef_")
+    refer(bench, live, header=header)
+    if blind:
+        eventually(lambda: told(bench, f"uuid_getvar {PHONE} transfer_to"))
+        gevent.sleep(0.05)
+        assert live.attempt.cancelled_by is None
+    else:
+        eventually(lambda: live.attempt.cancelled_by == terms.SYSTEM)
+
+
+def test_attended_leg_that_has_left_needs_no_look_at_its_refer(bench: Bench) -> None:
+    (live, _other) = two_talks(bench)
+    bench.switch.answers["api uuid_getvar"] = api_response("-ERR No such channel!\n")
+    refer(bench, live, header="<sip:x@127.0.0.1?")
+    eventually(lambda: told(bench, f"uuid_getvar {PHONE} transfer_to"))
+    gevent.sleep(0.15)
+    assert live.attempt.cancelled_by is None

@@ -303,19 +303,34 @@ def test_calls_events_of_other_calls_are_ignored(bench: Bench) -> None:
     assert list(live.ends) == [B]
 
 
-@pytest.mark.parametrize("cause", ["PICKED_OFF", "ATTENDED_TRANSFER"])
 @pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize(
+    ("cause", "variables"),
+    [("PICKED_OFF", {}), ("ATTENDED_TRANSFER", {}), ("NORMAL_CLEARING", {"variable_transfer_to": f"att:{OTHER_UUID}"})],
+)
 def test_calls_leg_that_a_stranger_replaces_ends_all(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, cause: str, over: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cause: str, variables: dict[str, Any], over: bool
 ) -> None:
     """``over``: the leg's own socket has told of its end first, and the call has its record."""
     monkeypatch.setattr(calls_module, "_ONCE_MORE", 0.02)
     attempt = begin(bench).attempt
     if over:
         attempt.end(terms.ANSWERED, 16, terms.SYSTEM, AT)
-    bench.switch.say(ends(cause, 16, uuid=UUID, answered=True, variable_esl_call_ref=attempt.call_ref))
-    order = f"api hupall CALL_REJECTED esl_call_ref {attempt.call_ref}"
-    eventually(lambda: hupalls(bench) == [order, order])
+    session: dict[str, Any] = {"variable_esl_session_ref": OTHER_UUID, **variables}
+    bench.switch.say(ends(cause, 16, uuid=UUID, answered=True, variable_esl_call_ref=attempt.call_ref, **session))
+    call = f"api hupall CALL_REJECTED esl_call_ref {attempt.call_ref}"
+    blegs = f"api hupall NORMAL_CLEARING esl_bleg {OTHER_UUID}"
+    eventually(lambda: hupalls(bench) == [call, blegs, call, blegs])
+
+
+@pytest.mark.parametrize("destination", ["blind:0820001234", "sofia/x att: y"])
+def test_calls_leg_that_was_transferred_blindly_ends_alone(bench: Bench, destination: str) -> None:
+    attempt = begin(bench).attempt
+    headers: dict[str, Any] = {"variable_esl_call_ref": attempt.call_ref, "variable_transfer_to": destination}
+    bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID, answered=True, **headers))
+    eventually(lambda: UUID in bench.live[attempt.call_ref].ends)
+    gevent.sleep(0.01)
+    assert hupalls(bench) == []
 
 
 def test_calls_progress_of_an_attached_leg_changes_nothing(bench: Bench) -> None:
