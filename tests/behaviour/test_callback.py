@@ -83,8 +83,11 @@ def test_callback_unknown_caller_is_refused_alike(rig: Rig, node: Node, redis: R
 def test_callback_five_missed_calls_are_one_callback(rig: Rig, node: Node, redis: RedisServer) -> None:
     card(node, cid=CALLER)
     back = rig.outside(CALLER_E164, Script(answer_after=0.1, hangup_after=0.5))
-    for _ in range(5):
-        missed_call(rig)
+    # At once: all must come before the first is called back.
+    caller = rig.outside(CALLER)
+    missed = [caller.dial(CB) for _ in range(5)]
+    eventually(lambda: all(call.leg.ended_at is not None for call in missed))
+    assert {(call.leg.status, call.leg.answered_at) for call in missed} == {(486, None)}
     assert redis.pop()["end_reason"] == "abandoned"
     eventually(lambda: not scheduled(redis))
     assert len(back.calls) == 1

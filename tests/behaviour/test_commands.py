@@ -98,7 +98,7 @@ def test_serve_without_switch_and_redis_runs_and_stops(settings: dict[str, Any])
     assert node.post("1000", "0820001234").status == 503
     began = time.monotonic()
     assert node.stop(signal.SIGINT) == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert "Traceback" not in node.log.read_text()
 
 

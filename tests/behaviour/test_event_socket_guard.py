@@ -23,7 +23,7 @@ from tests.support.strangers import OPENINGS, FloodingSwitch, ForgedSwitch, Prob
 
 pytestmark = on_the_sandbox
 
-#: Seconds within which the rest of the node is served while a peer floods it. 0.01 s were measured; a node that
+#: CPU seconds within which the rest of the node is served while a peer floods it. 0.01 were measured; a node that
 #: doesn't yield takes as long as the flood.
 BOUND = 0.25
 #: How long a flood lasts.
@@ -125,7 +125,7 @@ FLOODS = {
 @pytest.mark.parametrize("kind", FLOODS)
 def test_flood_of_calls_leaves_the_loop_to_others(node: Node, rig: Rig, kind: str) -> None:
     chunk = FLOODS[kind] * (65536 // len(FLOODS[kind]))
-    probe = Probe(node.admin)
+    probe = Probe(node)
     peers = [ForgedSwitch(node.config["node"]["listen"], {"variable_socket_path": "disa/acme/open"}) for _ in range(8)]
     eventually(lambda: all("playback" in " ".join(peer.commands) for peer in peers))
     with probe.running(*[partial(peer.flood, chunk) for peer in peers]):
@@ -139,7 +139,7 @@ def test_flood_of_calls_leaves_the_loop_to_others(node: Node, rig: Rig, kind: st
 @pytest.mark.parametrize("kind", FLOODS)
 def test_flood_of_a_switch_leaves_the_loop_to_others(node: Node, rig: Rig, flooding: FloodingSwitch, kind: str) -> None:
     flooding.frames = FLOODS[kind] * (65536 // len(FLOODS[kind]))
-    probe = Probe(node.admin)
+    probe = Probe(node)
     with probe.running():
         flooding.flooding.set()
         time.sleep(FLOOD)

@@ -36,7 +36,7 @@ def test_digits_behind_a_number_are_sent_after_the_answer(rig: Rig, node: Node, 
     eventually(lambda: callee.calls and callee.calls[0].received)
     answered_at = callee.calls[0].leg.answered_at
     assert answered_at is not None
-    assert 1.9 < time.time() - answered_at < 3.5
+    assert time.time() - answered_at > 1.9
     eventually(lambda: callee.calls[0].received == "1#")
     callee.calls[0].hangup()
     assert redis.pop()["number"] == CALLEE

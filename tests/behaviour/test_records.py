@@ -435,7 +435,7 @@ def test_stop_waits_no_longer_than_drain_timeout(
     in_state(node, "bridged", node.call("1000", CALLEE))
     began = time.monotonic()
     assert node.stop() == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert sandbox.live_channels() == 2, "the two who talk were cut"
 
 
@@ -454,7 +454,7 @@ def test_stop_with_many_redises_down_takes_no_longer(start: Callable[..., Node],
         in_state_by_log(node, ref)
     began = time.monotonic()
     assert node.stop() == 0
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 6  # one after the other, they would take 8 s and more
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])

@@ -164,6 +164,11 @@ class Node:
     def _spawn(self, log: BinaryIO) -> zygote.Forked | subprocess.Popen[bytes]:
         return zygote.start(["serve", "-c", str(self.file)], log)
 
+    def cpu_seconds(self) -> float:
+        """The CPU time that its process has used."""
+        assert self.process is not None
+        return time.clock_gettime((~self.process.pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+
     def stop(self, sig: int = signal.SIGTERM, timeout: float = 20) -> int:
         assert self.process is not None
         if self.process.poll() is None:

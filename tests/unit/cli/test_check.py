@@ -262,7 +262,7 @@ def test_check_warns_of_a_trunk_that_may_transfer(run: Run, good: Settings, swit
 def test_check_refused_connection_fails_at_once(run: Run, settings: Settings) -> None:
     began = time.monotonic()
     ran = run("check", "-c", settings.written())
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4  # a switch that is silent takes five
     address = settings["switches"][0]["address"]
     assert lines(ran, "FAIL") == [
         f"switch fs1: {address}: Connection refused; is FreeSWITCH running, with mod_event_socket on this address?"

@@ -867,7 +867,7 @@ def test_collect_ends_with_a_key_pressed_twice(answered: Call) -> None:
     switch.say(*(key(digit) for digit in "122"))
     began = time.monotonic()
     assert made.collect(None, 3, 5, 5) == "122"
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 4.5  # the time between two keys is five
 
 
 def test_pin_ends_when_it_is_complete(answered: Call) -> None:

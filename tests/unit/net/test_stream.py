@@ -93,7 +93,7 @@ def test_send_with_stopped_reader_times_out(pair: Pair) -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         stream.send(b"x" * (8 << 20), 0.05)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
 
 
 def test_recv_raises_when_another_greenlet_closes(pair: Pair) -> None:
