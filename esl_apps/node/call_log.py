@@ -44,7 +44,7 @@ class CallLog:
         """Calls that an earlier run of this node left, oldest first. They stay in the file while they are here."""
         self._fd = -1
         self._size = self._live_size = 0
-        self._cut = self._failing = self._gone = False
+        self._cut = self._failing = self._gone = self._lacks = False
         try:
             self._rewrite(self.left)
         except OSError as error:
@@ -96,13 +96,24 @@ class CallLog:
     def _append(self, line: bytes) -> None:
         try:
             written = os.write(self._fd, b"\n" + line if self._cut else line)
-            # After a line that was cut short, start on a new one: reading skips what isn't whole.
-            self._cut = written < len(line)
-            self._size += written
-            if self._size > max(_REWRITE, 2 * self._live_size):
+        except OSError as error:
+            self._lacks = True
+            self._failed(error)
+            return
+        # After a line that was cut short, start on a new one: reading skips what isn't whole.
+        self._cut = written < len(line)
+        self._size += written
+        try:
+            if self._lacks and not self._cut:
+                # The file still has calls that have ended since it couldn't be written.
+                self._lacks = False
+                self._rewrite(chain(self.left, self._live()))
+                self._size += os.write(self._fd, line)
+            elif self._size > max(_REWRITE, 2 * self._live_size):
                 # If this fails, wait until it has doubled again: each try writes all of it.
                 self._live_size = self._size
                 self._rewrite(chain(self.left, self._live()))
+            self._lacks = self._lacks or self._cut
             self._failing = self._cut
         except OSError as error:
             self._failed(error)

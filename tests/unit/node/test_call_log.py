@@ -203,6 +203,25 @@ def no_room() -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_call_log_forgets_what_ended_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next run takes that for a call that is up."""
+    live = {ref: call(ref) for ref in ("ended", "changed")}
+    log = CallLog(tmp_path, lambda: list(live.values()))
+    for one in list(live.values()):
+        log.note(encode(one))
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda _fd, _line: no_room())
+        del live["ended"]
+        log.ended("ended")
+        live["changed"] = call("changed", account_id="acme")
+        log.note(encode(live["changed"]))
+    log.note(encode(call("next")))
+    log.close()
+    again = CallLog(tmp_path)
+    again.close()
+    assert [(one.call_ref, one.account_id) for one in again.left] == [("changed", "acme"), ("next", None)]
+
+
 def test_call_log_rewrite_that_fails_is_seldom_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each try writes all live calls."""
     monkeypatch.setattr(call_log, "_REWRITE", 1000)
