@@ -206,10 +206,17 @@ def leave_if_transferred(call: Call, attempt: Attempt) -> None:
 
 
 def join(
-    call: Call, attempt: Attempt, settings: Settings, bleg: Bleg, endpoints: Sequence[str], *, parts: bool = False
+    call: Call,
+    attempt: Attempt,
+    settings: Settings,
+    bleg: Bleg,
+    endpoints: Sequence[str],
+    *,
+    parts: bool = False,
+    second: str = terms.CALLEE,
 ) -> Bridged:
     """Dial B, trying the next endpoint while gateways fail. One time-out covers all of them. ``parts``: as
-    ``Call.bridge``."""
+    ``Call.bridge``. ``second``: the party on B."""
     leg = bleg_variables(settings, attempt, bleg)
     deadline: float | None = None
     heard = False
@@ -226,7 +233,7 @@ def join(
             # It isn't needed any more, and the two may talk for an hour.
             leg.clear()
         elif what in ("ringing", "early_media"):
-            attempt.enter(terms.CALLEE_RINGING, at, "" if what == "ringing" else "early media")
+            attempt.enter(terms.CALLEE_RINGING, at, "" if what == "ringing" else "early media", second=second)
 
     bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER")
     for endpoint, gateway, patience in dialstring.in_turn(endpoints):

@@ -63,7 +63,7 @@ class TransferCall:
     second_party: str
     """The new party: an agent, if a customer stays."""
     record: bool
-    """The call before was recorded, so this one is, too."""
+    """The call before was being recorded, so this one is, too. One whose recording was paused or stopped isn't."""
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
         """The new leg's. Whoever dialled the first call pays."""
@@ -156,7 +156,7 @@ class TransferCall:
             variables=variables,
         )
         endpoints = settings.endpoints.of(self.to, as_asked=True)
-        return join(call, attempt, settings, bleg, endpoints, parts=self.consults)
+        return join(call, attempt, settings, bleg, endpoints, parts=self.consults, second=self.second_party)
 
 
 def _parted(attempt: Attempt, end: Ended) -> bool:
@@ -222,7 +222,7 @@ def new_call(
         named["extension_country"] = old.extension_country
         shown = (agent if to.is_extension else old.dial_number) or "anonymous"
     second = terms.AGENT if leaves == terms.AGENT else terms.CALLEE
-    record = old.recording_url is not None
+    record = old.recording == talk.ON
     stays = plan.find(customer if leaves == terms.AGENT else agent)
     attempt = Attempt(
         app=REF,

@@ -59,6 +59,8 @@ class Action(Struct, frozen=True, omit_defaults=True):
     """The call in which the two parties that are left are joined (``consulted``, ``transfer/join``)."""
     session: str = ""
     """That call's session (``transfer/join``)."""
+    seconds: float | None = None
+    """Those of the leg that asks which are in the records until now; None: no node placed it (``parted``)."""
 
 
 class CallState(Struct, frozen=True):

@@ -154,15 +154,15 @@ class Attempt(CallFields, eq=False):
         if self.session_at is None:
             self.session_at = at
 
-    def enter(self, state: str, at: float, detail: str = "") -> None:
-        """Enter a state. States only go forward: a late event changes nothing."""
+    def enter(self, state: str, at: float, detail: str = "", *, second: str = CALLEE) -> None:
+        """Enter a state. States only go forward: a late event changes nothing. ``second``: the party on the B-leg."""
         if self.ended or STATES.index(state) <= STATES.index(self.state):
             return
         self.state = state
         if state in (AGENT_RINGING, RINGING):
             self.rang(AGENT, at)
         elif state == CALLEE_RINGING:
-            self.rang(CALLEE, at)
+            self.rang(second, at)
         elif state == AGENT_ANSWERED:
             self.answered_at = at
             if self.session_answered_at is None:
@@ -268,7 +268,10 @@ class Attempt(CallFields, eq=False):
         return True
 
     def _rung(self, ended_at: float) -> RingSeconds:
-        agent_until = self.answered_at or self.bridged_at or ended_at
+        # In a transfer the agent may be the second party.
+        rang = self.agent_ringing_at or 0.0
+        answers = (at for at in (self.answered_at, self.bridged_at) if at is not None)
+        agent_until = min((at for at in answers if at >= rang), default=ended_at)
         return RingSeconds(
             agent=_span(self.agent_ringing_at, agent_until),
             callee=_span(self.callee_ringing_at, self.bridged_at or ended_at),

@@ -29,7 +29,7 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
             # A leg that was joined with A later has been paid for in the call before.
             since = attempt.bridged_at if attempt.followed and bleg.answered_at is not None else bleg.answered_at
             attempt.b_seconds = max(0.0, _seconds(since, bleg.ended_at))
-        if bleg.ringing_at is not None:
+        if bleg.ringing_at is not None and not _answered_before(attempt, bleg):
             attempt.rang(second, bleg.ringing_at)
         _note_quality(attempt, second, bleg)
 
@@ -71,12 +71,27 @@ def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:
     ``leg``: its UUID. Its seconds until now are in the record of ``old``. The rest, by the switch's own times, will be
     in that of ``new``.
     """
+    share = share_of(old, leg)
+    if share is not None:
+        carry_leg(new, share)
+
+
+def share_of(old: Attempt, leg: str) -> float | None:
+    """Return the seconds that the records have of a leg of a call which has ended. None: no node placed that leg."""
     assert old.record is not None
+    if leg != old.aleg_uuid:
+        return old.record.b_seconds or 0.0
+    if not old.placed:
+        return None
+    earlier = old.before or Before()
+    return earlier.of_aleg + (old.record.a_seconds or 0.0)
+
+
+def carry_leg(new: Attempt, share: float) -> None:
+    """Have a leg that a node placed be A of a call. ``share``: its seconds that other records have."""
     new.before = new.before or Before()
-    is_aleg, earlier = leg == old.aleg_uuid, old.before or Before()
-    share = old.record.a_seconds if is_aleg else old.record.b_seconds
-    new.before.aleg = (earlier.of_aleg if is_aleg else 0.0) + (share or 0.0)
-    new.placed = old.placed or not is_aleg
+    new.before.aleg = share
+    new.placed = True
 
 
 _SAME = (
@@ -90,6 +105,11 @@ def next_attempt(last: Attempt) -> Attempt:
     fields = {name: getattr(last, name) for name in _SAME}
     record = None if last.unrecorded else last.record
     return Attempt(**fields, **carried_on(last, record), follows=True, closes=False)
+
+
+def _answered_before(attempt: Attempt, leg: Leg) -> bool:
+    """Return whether a leg was answered in another call, in which it rang, too."""
+    return leg.answered_at is not None and attempt.dialed_at is not None and leg.answered_at < attempt.dialed_at
 
 
 def _seconds(answered_at: float | None, ended_at: float) -> float:

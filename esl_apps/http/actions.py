@@ -18,7 +18,7 @@ from esl_apps.http.access import CALL, OWN_CALL
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.errors import problem
-from esl_apps.http.parameters import in_header, in_path
+from esl_apps.http.parameters import REPLAYED, in_header, in_path, replayed_header
 from esl_apps.http.routes import Answer, Operation, Route
 from esl_apps.http.schemas import DigitsOrder, DryRun, PartyOrder, RecordOrder, TransferOrder
 
@@ -40,10 +40,12 @@ def _handler(name: str, read: Read) -> Callable[..., None]:
             raise problem(404, "not_found", "no such call")
         key = req.get_header("Idempotency-Key")
         if key is None:
-            state = port.services.acting.act(call, action)
-        else:
-            state = port.act_once(key, f"{name} {ref} ".encode() + raw, call, action)
+            answer(resp, 202, port.services.acting.act(call, action))
+            return
+        state, replayed = port.act_once(key, f"{name} {ref} ".encode() + raw, call, action)
         answer(resp, 202, state)
+        if replayed:
+            resp.set_header(REPLAYED, "true")
 
     return act
 
@@ -140,7 +142,8 @@ def _route(
 ) -> Route:
     """``dry``: handles the request if it may be a dry run."""
     errors = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
-    answers = {202: Answer("Done, now or before; the call's state", CallState)}
+    replayed = replayed_header("An earlier request with this Idempotency-Key has done it")
+    answers = {202: Answer("Done, now or before; the call's state", CallState, headers=replayed)}
     parameters = [in_path("ref", Ref), _KEY]
     if dry is not None:
         answers[200] = Answer("A dry run's verdicts", DryRun)

@@ -158,8 +158,9 @@ class CallsPort:
             return self._place_claimed(key, raw, fields, ref, hold)
         raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
 
-    def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> CallState:
-        """Do an action once per idempotency key; a repeated request gets the call's state.
+    def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> tuple[CallState, bool]:
+        """Do an action once per idempotency key; a repeated request gets the call's state. Return that, and whether the
+        request is a repeated one.
 
         :raises Problem: 409 or 422. :raises Undone: it can't be done now, and the key may be used again.
         """
@@ -168,15 +169,15 @@ class CallsPort:
         claim = self.services.idempotency.claim(self.name, key, request, call["call_ref"])
         if claim is None:
             try:
-                return self.services.acting.act(call, action)
+                return self.services.acting.act(call, action), False
             except Exception:
                 self.services.idempotency.release(self.name, key, request, call["call_ref"])
                 raise
         if not same_body(claim, request):
             raise problem(409, "key_reused", "this key came with another request before", "Idempotency-Key")
-        went_on = (call.get("record") or {}).get("transferred_to") or UNSET
+        went_on = (call.get("record") or {}).get("transferred_to") or call.get("consultation") or UNSET
         fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
-        return CallState(**fields, transfer_ref=went_on)
+        return CallState(**fields, transfer_ref=went_on), True
 
     def _place_claimed(self, key: str, raw: bytes, fields: dict[str, Any], ref: str, hold: Hold) -> Accepted:
         try:

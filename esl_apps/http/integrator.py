@@ -27,7 +27,7 @@ from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.connection import Wsgi
 from esl_apps.http.cors import Cors
 from esl_apps.http.errors import problem
-from esl_apps.http.parameters import in_header, in_path, in_query
+from esl_apps.http.parameters import REPLAYED, in_header, in_path, in_query, replayed_header
 from esl_apps.http.routes import TOKEN, Answer, Api, Component, Operation, Route, serve
 from esl_apps.http.schemas import Accepted, Call, DryRun, Page, RecordPage
 from esl_apps.net.address import within
@@ -65,7 +65,7 @@ def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> 
     accepted = port.place_once(key, raw, fields, ref)
     _accept(resp, accepted)
     if accepted.call_ref != ref:
-        resp.set_header("Idempotent-Replayed", "true")
+        resp.set_header(REPLAYED, "true")
 
 
 def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
@@ -155,13 +155,7 @@ _LOCATED = Answer("Accepted", Accepted, headers=_LOCATION)
 _PLACED = Answer(
     "Accepted",
     Accepted,
-    headers={
-        **_LOCATION,
-        "Idempotent-Replayed": {
-            "schema": {"type": "string", "enum": ["true"]},
-            "description": "An earlier request with this Idempotency-Key placed the call",
-        },
-    },
+    headers={**_LOCATION, **replayed_header("An earlier request with this Idempotency-Key placed the call")},
 )
 
 _ROUTES = (

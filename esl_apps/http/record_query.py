@@ -22,7 +22,7 @@ from esl_apps.store.record_history import Chosen
 PAGE, MOST = 100, 1000
 #: A query parameter that stands for all that begin alike, as ``metadata.lead``.
 METADATA = "metadata.NAME"
-_METADATA = re.compile(r"metadata\.(.{1,64})", re.DOTALL)
+_METADATA = re.compile(r"metadata\.(.*)", re.DOTALL)
 #: Query parameters → fields of the record.
 _FIELDS = {"agent": "extension", "end_reason": "end_reason", "contact_ref": "contact_ref"}
 _CSV = "text/csv"

@@ -40,7 +40,7 @@ from esl_apps.core.actions import (
     not_now,
 )
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.billing import divide_leg, note_parting
+from esl_apps.core.billing import carry_leg, divide_leg, note_parting, share_of
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
@@ -234,10 +234,11 @@ class Consulting:
                 charge.end()
         if attempt.consultation is not None:
             live = self._services.calls.live.get(attempt.consultation)
+            parted = Action(PARTED, seconds=share_of(attempt, leg_of(attempt, attempt.consults or "")))
             if live is not None:
-                self._parted(live, Action(PARTED))
+                self._parted(live, parted)
             else:
-                background.once("consultation_parted", self._tell_parted, attempt.consultation)
+                background.once("consultation_parted", self._tell_parted, attempt.consultation, parted)
         if asked is not None:
             background.once("consultation_over", self._over, attempt)
 
@@ -255,18 +256,20 @@ class Consulting:
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
 
-    def _tell_parted(self, ref: str) -> None:
+    def _tell_parted(self, ref: str, parted: Action) -> None:
         """Tell another node's consultation that the party on hold has left."""
         try:
             call = self._services.store.call(ref)
             if call is not None and call["state"] != terms.ENDED:
-                self._services.acting.act(call, Action(PARTED))
+                self._services.acting.act(call, parted)
         except (StoreUnavailable, Undone) as error:
             log.warning("consultation_untold", extra={"call_ref": ref, "reason": str(error)})
 
-    def _parted(self, live: Live, _action: Action) -> None:
+    def _parted(self, live: Live, action: Action) -> None:
         """Go on without the party on hold."""
         transfer.note(live.attempt, held="")
+        if action.seconds is not None:
+            carry_leg(live.attempt, action.seconds)
         live.attempt.save()
         if live.attempt.bleg_uuid:
             # Or the switch would send the new party to the one on hold, who has left.
@@ -340,7 +343,7 @@ class Consulting:
         note_parting(old, at)
         if old.recording != talk.OFF:
             self._order(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
-        recorded = old.recording_url is not None
+        recorded = old.recording == talk.ON
         new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:
             end(old, leaves, at)

@@ -20,7 +20,7 @@ from esl_apps.apps.legs import recording_name
 from esl_apps.apps.transfer import Kept, consultation, leave_to_each_other
 from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import note_legs
+from esl_apps.core.billing import note_legs, note_parting
 from esl_apps.core.call import Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
@@ -205,6 +205,9 @@ class Following:
         if attempt.dialed_at is None:
             attempt.dialed_at = min((leg.created_at for leg in alegs + blegs if leg.created_at), default=None)
         end = end_of(aleg, bleg, now)
+        if attempt.consultation is not None and (aleg or bleg) is not None:
+            # The party that asks goes on there, on a leg that hasn't ended.
+            note_parting(attempt, end.at)
         note_legs(attempt, aleg, bleg, second_party(attempt))
         if bleg is not None and end.both_up:
             self._joined(attempt, bleg)

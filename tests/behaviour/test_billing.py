@@ -208,6 +208,38 @@ def test_billing_transfer_has_each_leg_once(rig: Rig, node: Node, redis: RedisSe
     assert all(record["account_id"] is None and record["number_e164"] for record in records)
 
 
+@pytest.mark.parametrize("by", ["agent", "callee"])
+@pytest.mark.parametrize("on", ["same node", "another node"])
+def test_billing_consultation_that_the_party_on_hold_leaves(
+    rig: Rig, node: Node, redis: RedisServer, doomed: Node, by: str, on: str
+) -> None:
+    """The party that asks goes on in the consultation, which then has the rest of its leg's seconds."""
+    agent = rig.phone(AGENT, Script(answer_after=0.1))
+    callee = rig.outside(CALLEE, Script(answer_after=0.2))
+    expert = rig.outside("0820005678", Script(answer_after=0.2))
+    first = node if on == "same node" else doomed
+    ref = first.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    body = {"to": "0820005678", "mode": "consult", "by": by}
+    asked = request(node.api, "POST", f"/click2dial/calls/{ref}/transfer", body).json["transfer_ref"]
+    eventually(lambda: node.get(asked)["state"] == "bridged")
+    time.sleep(0.5)
+    leaves, asks_on = (callee, agent) if by == "agent" else (agent, callee)
+    leaves.calls[0].hangup()
+    eventually(lambda: node.get(ref)["state"] == "ended")
+    time.sleep(0.5)
+    asks_on.calls[0].hangup()
+    eventually(lambda: expert.calls[0].leg.ended_at)
+    records, closing = session(redis)
+    eventually(lambda: rig.live_channels() == 0)
+    legs = billed(rig)
+    total = sum(legs["a"] + legs["b"])
+    assert len(legs["a"] + legs["b"]) == 3
+    assert all(record["a_seconds"] and record["b_seconds"] for record in records)
+    assert sum(record["a_seconds"] + record["b_seconds"] for record in records) == pytest.approx(total, abs=3 * WITHIN)
+    assert closing["a_seconds"] + closing["b_seconds"] == pytest.approx(total, abs=3 * WITHIN)
+
+
 # After a killed node -------------------------------------------------------------------------------------
 
 

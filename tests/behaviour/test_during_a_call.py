@@ -74,6 +74,23 @@ def test_digits_reach_the_party(rig: Rig, node: Node, redis: RedisServer) -> Non
     ended(redis, ref, "answered", 16, "agent")
 
 
+def test_repeated_action_is_marked_and_done_once(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """With an ``Idempotency-Key``. The answer to a transfer has its reference again."""
+    ref, agent, callee = talk(rig, node)
+    consult = {"to": "1001", "mode": "consult"}
+    rig.phone("1001", Script(answer_after=None))
+    for name, body in (("digits", {"to": "callee", "digits": "5"}), ("transfer", consult)):
+        path = f"/click2dial/calls/{ref}/{name}"
+        first, again = (request(node.api, "POST", path, body, Idempotency_Key=f"{ref}-{name}") for _ in range(2))
+        assert (first.status, again.status) == (202, 202), again.body
+        assert (first.headers.get("idempotent-replayed"), again.headers.get("idempotent-replayed")) == (None, "true")
+        assert again.json == first.json
+    eventually(lambda: callee.received == "5")
+    agent.hangup()
+    redis.pop()
+    redis.pop()
+
+
 def test_recording_pauses_with_silence(rig: Rig, node: Node, redis: RedisServer) -> None:
     """The masked part is silent, and the recording is as long as the talk."""
     ref, agent, callee = talk(rig, node)

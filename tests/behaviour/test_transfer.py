@@ -47,6 +47,8 @@ def test_blind_transfer_leaves_the_customer_with_the_new_party(
     assert (second["extension"], second["number"]) == (number, CALLEE)
     assert first["session_ref"] == second["session_ref"] == ref
     assert second["recording"]["seconds"] > 0
+    assert second["ring_seconds"]["agent"] > 0.2
+    assert second["ring_seconds"]["callee"] is None
 
 
 def test_blind_transfer_by_the_callee_leaves_the_agent(rig: Rig, node: Node, redis: RedisServer) -> None:
@@ -160,3 +162,24 @@ def test_transfer_whose_node_dies_while_it_rings_goes_on(rig: Rig, redis: RedisS
     first, second = records(redis, ref, new)
     assert (first["end_reason"], first["transferred_to"]) == ("answered", new)
     assert (second["end_reason"], second["transferred_from"]) == ("answered", ref)
+
+
+@pytest.mark.parametrize("step", ["pause", "stop"])
+@pytest.mark.parametrize("mode", ["blind", "consult"])
+def test_transfer_with_the_recording_off_records_nothing(
+    rig: Rig, node: Node, redis: RedisServer, step: str, mode: str
+) -> None:
+    """A client has stopped it while a card number is read out, or because a party doesn't want it."""
+    ref, _agent, callee = talk(rig, node)
+    assert request(node.api, "POST", f"/click2dial/calls/{ref}/record", {"action": step}).status == 202
+    expert = rig.outside(EXPERT, Script(answer_after=0.1, tone=TARGET_HZ))
+    refs = [ref, transfer(node, ref, to=EXPERT, mode=mode).json["transfer_ref"]]
+    eventually(lambda: node.get(refs[1])["state"] == "bridged")
+    if mode == "consult":
+        assert request(node.api, "POST", f"/click2dial/calls/{ref}/transfer/complete").status == 202
+        refs.append(node.get(ref)["record"]["transferred_to"])
+        eventually(lambda: node.get(refs[2])["state"] == "bridged")
+    assert callee.hears(TARGET_HZ)
+    assert node.get(refs[-1])["recording"] == "off"
+    expert.calls[0].hangup()
+    assert [record["recording_url"] for record in records(redis, *refs)][1:] == [None] * (len(refs) - 1)

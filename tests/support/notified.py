@@ -17,7 +17,7 @@ from esl_apps.apps.click2dial import ClickCall
 from esl_apps.apps.context import Arrival, Host
 from esl_apps.apps.ringing import Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Queue
-from esl_apps.core import node_clock, terms
+from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Leg
 from esl_apps.core.cards import Account, Card
@@ -195,7 +195,7 @@ def cancelled_while_talking() -> Told:
 
 def transferred(step: Step, *, leaves: str, to: str, end: Any) -> Told:
     old = _clicked().attempt
-    old.recording_url = f"{old.call_ref}.wav"
+    old.recording_url, old.recording = f"{old.call_ref}.wav", talk.ON
     made = transfer.new_call(old, PLAN.read(to), leaves, CLIENT, PLAN)
     made.attempt.switch = "fs1"
     told = Told([made.attempt])

@@ -74,6 +74,13 @@ def test_records_are_chosen_by_their_fields(bench: Bench, acme: HttpClient) -> N
     assert refs(acme.simulate_get(RECORDS, params={"agent": "1000", "end_reason": "lost"})) == []
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65, "a\nb"])
+def test_records_of_metadata_that_no_call_has_are_none(bench: Bench, acme: HttpClient, name: str) -> None:
+    """A name that no request could have given is a filter, too: ignored, it would choose every call."""
+    ended(bench, metadata={"a": "b"})
+    assert refs(acme.simulate_get(RECORDS, params={f"metadata.{name}": "x"})) == []
+
+
 def test_records_are_chosen_by_time(bench: Bench, acme: HttpClient) -> None:
     ref = ended(bench)
     at = bench.services.record_history.page("acme", Chosen(), 1)[0][0]["dialed_at"]
