@@ -42,6 +42,7 @@ from esl_apps.core.actions import (
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.billing import carry_leg, divide_leg, note_parting, share_of
 from esl_apps.core.number_text import NotDialable
+from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
@@ -57,10 +58,14 @@ log = logging.getLogger(__name__)
 
 #: The steps of the leg on hold, as an inline dialplan. Music that can't be played must not end the call.
 _HELD = "m:^:sched_hangup:${esl_apps_limit}^endless_playback:${esl_apps_music}^playback:${esl_apps_silence}"
+#: The variable of the new party's leg that says where it goes when the party that asks hangs up.
+_WAY = "transfer_after_bridge"
 #: Seconds for which a client waits for the end of a consultation.
 _SETTLED = 2.0
 #: Seconds for a consultation to be adopted, and to end, after the call that waits for it, and between two looks.
 _ADOPTED, _LOOK = 5.0, 0.1
+#: Seconds from an answer within which the new party's leg has its way, and between two looks.
+_READY, _GLANCE = 0.8, 0.02
 
 
 class Consulting:
@@ -186,8 +191,22 @@ class Consulting:
         state = asking.attempt.state if asking is not None else self._state_of(old.consultation)
         if state != terms.BRIDGED:
             raise not_now(old, "the new party has not answered")
-        live.switch.api(f"uuid_kill {leg_of(old, old.consults or '')} NORMAL_CLEARING")
+        asking_leg = leg_of(old, old.consults or "")
+        self._wait_for_way(live, asking_leg)
+        live.switch.api(f"uuid_kill {asking_leg} NORMAL_CLEARING")
         live.wait(lambda: old.ended, time.monotonic() + _SETTLED)
+
+    def _wait_for_way(self, live: Live, leg: str) -> None:
+        """Wait until the new party, who may have just answered, would go to the one on hold. ``leg``: of the party that
+        asks. :raises Undone: it doesn't come to that."""
+        until = time.monotonic() + _READY
+        while True:
+            new = variable(live.switch, leg, "bridge_uuid")
+            if is_reference(new) and variable(live.switch, new, _WAY):
+                return
+            if time.monotonic() > until:
+                raise not_now(live.attempt, "the new party is not connected yet")
+            gevent.sleep(_GLANCE)
 
     def _take_back(self, live: Live, _action: Action) -> None:
         """Hang up the new party. The dialplan of the one that asked does the rest."""
@@ -252,7 +271,7 @@ class Consulting:
             recording = f"stop_record_session:{self._services.acting.recording(attempt)}^"
         steps = f"m:^:{recording}set:esl_call_ref={asked.next}^intercept:{asked.held}^hangup:NORMAL_CLEARING"
         try:
-            set_variables(switch, leg, {}, {"transfer_after_bridge": f"'{steps}':inline"})
+            set_variables(switch, leg, {}, {_WAY: f"'{steps}':inline"})
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
 
@@ -273,7 +292,7 @@ class Consulting:
         live.attempt.save()
         if live.attempt.bleg_uuid:
             # Or the switch would send the new party to the one on hold, who has left.
-            forget = f"uuid_setvar {live.attempt.bleg_uuid} transfer_after_bridge"
+            forget = f"uuid_setvar {live.attempt.bleg_uuid} {_WAY}"
             background.once("consultation_alone", self._order, live.switch, forget)
 
     def _over(self, attempt: Attempt) -> None:

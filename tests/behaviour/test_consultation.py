@@ -100,6 +100,22 @@ def test_consultation_is_completed(rig: Rig, node: Node, redis: RedisServer, num
     assert abs(second["b_seconds"] + third["b_seconds"] - (third["ended_at"] - second["bridged_at"])) < 1
 
 
+def test_consultation_is_completed_in_the_moment_of_the_answer(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """A client that follows the events completes it some milliseconds after the new party's answer."""
+    ref, agent, callee = talk(rig, node)
+    expert = rig.outside(EXPERT, Script(answer_after=0.3, tone=TARGET_HZ))
+    asked = consult(node, ref, to=EXPERT)
+    while (answer := act(node, ref, "transfer/complete")).status == 409:
+        assert "not answered" in answer.json["errors"][0]["message"], answer.body
+    assert answer.status == 202, answer.body
+    new = answer.json["transfer_ref"]
+    eventually(lambda: agent.leg.ended_at)
+    assert callee.hears(TARGET_HZ)
+    assert expert.calls[0].hears(CALLEE_HZ)
+    callee.hangup()
+    records(redis, ref, asked, new)
+
+
 def test_consultation_is_cancelled_while_they_talk(rig: Rig, node: Node, redis: RedisServer) -> None:
     ref, asked, agent, callee, expert = asking(rig, node)
     for _ in range(2):

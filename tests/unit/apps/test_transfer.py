@@ -8,7 +8,7 @@ import pytest
 
 from esl_apps.apps import second_party, transfer
 from esl_apps.apps.transfer import TransferCall
-from esl_apps.core import terms
+from esl_apps.core import talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.order import IntegratorRules
@@ -74,7 +74,7 @@ def test_transfer_by_the_callee_is_the_agents_next_call() -> None:
 
 def test_transfer_talks_and_is_recorded_if_the_call_was() -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))
-    made = new("agent", "1001", recording_url="a.wav")
+    made = new("agent", "1001", recording_url="a.wav", recording=talk.ON)
     record = run(call, made)
     ((leg, endpoints, _timeout, _longest),) = call.did("bridge")
     assert endpoints == [("user/1001@127.0.0.1", None)]
@@ -83,9 +83,10 @@ def test_transfer_talks_and_is_recorded_if_the_call_was() -> None:
     assert (record.end_reason, record.bridged_at is not None) == ("answered", True)
 
 
-def test_transfer_of_a_call_without_a_recording_has_none() -> None:
+@pytest.mark.parametrize("recording", [{}, {"recording_url": "a.wav", "recording": talk.PAUSED}])
+def test_transfer_of_a_call_without_a_recording_has_none(recording: dict[str, str]) -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))
-    run(call, new("agent", "1001"))
+    run(call, new("agent", "1001", **recording))
     assert "execute_on_answer" not in call.did("bridge")[0][0]
 
 
@@ -106,7 +107,7 @@ def test_transfer_that_the_rules_refuse_meanwhile_dials_nothing() -> None:
 
 
 def test_restore_goes_on_with_the_same_call() -> None:
-    made = new("agent", "1001", recording_url="a.wav")
+    made = new("agent", "1001", recording_url="a.wav", recording=talk.ON)
     found = transfer.restore(made.attempt, ScriptedCall([], ended()), POLICY)
     assert found is not None
     assert (found.to, found.shown, found.second_party, found.record) == (

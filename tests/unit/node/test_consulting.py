@@ -66,6 +66,12 @@ def answered(asking: Live) -> None:
     asking.attempt.enter(terms.BRIDGED, AT)
 
 
+def has_way(bench: Bench, way: str) -> None:
+    """Have the switch say where the new party's leg goes when its bridge ends."""
+    said = {f"api uuid_getvar {UUID} bridge_uuid": T, f"api uuid_getvar {T} transfer_after_bridge": way}
+    bench.switch.answers.update({command: api_response(value) for command, value in said.items()})
+
+
 def told(bench: Bench, live: Live, asking: Live, step: str) -> None:
     asked = transfer_app.consultation(asking.attempt)
     assert asked is not None
@@ -200,8 +206,29 @@ def test_consulting_complete_before_the_answer_is_409(bench: Bench) -> None:
 def test_consulting_complete_lets_the_asking_party_hang_up(bench: Bench) -> None:
     live = talking(bench)
     answered(consult(bench, live))
+    has_way(bench, "'m:^:…':inline")
     act(bench, live, "transfer/complete")
     assert commands(bench, "uuid_kill") == [f"uuid_kill {UUID} NORMAL_CLEARING"]
+
+
+def test_consulting_complete_waits_for_the_new_partys_way(bench: Bench) -> None:
+    """It has just answered. Until the switch knows where it goes next, it would end with the party that asks."""
+    live = talking(bench)
+    answered(consult(bench, live))
+    has_way(bench, "_undef_")
+    later = gevent.spawn_later(0.1, has_way, bench, "'m:^:…':inline")
+    act(bench, live, "transfer/complete")
+    assert later.ready()
+    assert len(commands(bench, "uuid_kill")) == 1
+
+
+def test_consulting_complete_without_a_way_is_409(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consulting, "_READY", 0.05)
+    live = talking(bench)
+    answered(consult(bench, live))
+    has_way(bench, "_undef_")
+    assert refusal(bench, live, "transfer/complete") == (409, "bridged")
+    assert commands(bench, "uuid_kill") == []
 
 
 def test_consulting_cancel_hangs_up_the_new_party_only(bench: Bench) -> None:
