@@ -22,12 +22,13 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import admin, integrator, openapi, schemas
 from esl_apps.http.access import Door, Holder
 from esl_apps.http.body import answer
-from esl_apps.http.errors import ANSWERS, ErrorForm, Problem
+from esl_apps.http.errors import ANSWERS, OURS, ErrorForm, Problem
 from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Answer, Api, Component, Operation, Route, serve
 from esl_apps.node.live import Full
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store.errors import NoAnswer, refusal
+from tests.support import ROOT
 from tests.support.http_client import HttpClient
 from tests.support.http_services import World, errors, kazoo_errors
 from tests.support.schemas import check_openapi
@@ -396,3 +397,12 @@ def test_options_of_the_root_is_a_health_check() -> None:
     assert (result.status_code, result.json["errors"][0]["message"]) == (503, "draining")
     assert [made.simulate_request(method, "/").status_code for method in ("GET", "HEAD", "POST")] == [404] * 3
     assert made.simulate_options("/greetings/ann").headers["allow"] == "GET, HEAD"
+
+
+def test_statuses_of_errors_are_all_in_the_reference() -> None:
+    """Clients look a refusal up in the table of ``docs/reference/http-api.rst``."""
+    page = (ROOT / "docs" / "reference" / "http-api.rst").read_text()
+    told = {int(status) for status in re.findall(r"^   \* - ([0-9]{3})$", page, re.MULTILINE)}
+    assert set(OURS.meanings) <= told
+    conflicts = re.findall(r"^   \* - 409\n     - ``([a-z_]+)``$", page, re.MULTILINE)
+    assert set(conflicts) == {"key_reused", "in_progress", "agent_unavailable", "state"}

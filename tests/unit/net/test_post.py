@@ -294,6 +294,7 @@ def drip(sock: Any) -> None:
 def test_body_that_is_read_a_little_at_a_time_is_given_up() -> None:
     server = StreamServer(("127.0.0.1", 0), lambda sock, _address: drip(sock))
     server.start()
+    assert server.server_port is not None
     to = Destination(False, "127.0.0.1", server.server_port, "/")
     made = Poster(to, Resolver(1), allow_private=True, patience=0.3)
     began = time.monotonic()
