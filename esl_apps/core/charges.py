@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Struct, field, to_builtins
+from msgspec import Raw, Struct, field, json
 
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
@@ -175,7 +175,8 @@ class Charge:
         """Its leg talked in another attempt before: what was paid for that isn't told from the rest."""
         self.proven = 0.0
         """If it was adopted: the seconds that its leg certainly talked."""
-        self._prepaid: dict[str, Any] = {}
+        self._prepaid = Raw(b"{}")
+        """What was paid before the talk, encoded: a quarter of its memory, and each state is written with it."""
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.outlives = False
@@ -196,7 +197,7 @@ class Charge:
         self._clock, self._on_change = clock, on_change
         self._opened = clock()
         if self.timed and self.stored is None:
-            self._prepaid = to_builtins(self.payments(self._opened))
+            self._prepaid = Raw(json.encode(self.payments(self._opened)))
 
     def outlive(self, switch: str | None, aleg_uuid: str) -> None:
         """Go on when the attempt ends. ``switch``, ``aleg_uuid``: where its leg can be hung up between two attempts."""
@@ -205,7 +206,7 @@ class Charge:
 
     @property
     def essence(self) -> dict[str, Any]:
-        """Its data for another process, in JSON's own types."""
+        """Its data for another process."""
         essence = self.stored or {
             "levels": list(self.levels),
             "number": self.number.dialled if self.number is not None else None,

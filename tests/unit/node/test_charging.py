@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 
 from esl_apps.core import terms
@@ -159,6 +160,12 @@ def test_charging_of_another_version_costs_no_other(bench: Bench, odd: dict[str,
     assert levels_of(resumed(bench, odd, paid("system"))) == [("system",)]
 
 
+def written(charge: Charge) -> dict[str, Any]:
+    """A charge's essence as another process reads it."""
+    essence: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(charge.essence))
+    return essence
+
+
 def test_charging_talk_goes_on_if_the_parties_talk(charged: Bench) -> None:
     now = time.time()
     talking = resumed(charged, paid("system"), state=terms.BRIDGED, bridged_at=now)
@@ -170,7 +177,7 @@ def test_charging_talk_goes_on_if_the_parties_talk(charged: Bench) -> None:
 
 def test_charging_resumed_charge_of_a_later_version_stays_one(bench: Bench) -> None:
     """Otherwise the next node to adopt the call would pay for its leg twice."""
-    paid = {**charge_of("ref").essence, "later": {"x": 1}}
+    paid = {**written(charge_of("ref")), "later": {"x": 1}}
     attempt = Attempt(app="disa", call_dir="external", paid_for=[paid])
     bench.services.charging.resume(attempt)
     assert attempt.paid_for == [paid]
@@ -210,7 +217,7 @@ def test_charging_returns_what_a_dead_process_had_paid_ahead(charged: Bench) -> 
     began = time.time()
     charge = lost_charge(charged, 4.0)
     assert counted(charged) == pytest.approx(14, abs=0.5)
-    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence], dialed_at=began, bridged_at=began)
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[written(charge)], dialed_at=began, bridged_at=began)
     charged.services.charging.resume(attempt, ["dead"])
     attempt.end(terms.ANSWERED, 16, terms.CALLEE, began + 6)
     charged.services.usage.settle()
@@ -220,7 +227,7 @@ def test_charging_returns_what_a_dead_process_had_paid_ahead(charged: Bench) -> 
 def test_charging_returns_what_was_paid_before_the_first_payment(charged: Bench) -> None:
     charge = lost_charge(charged, noted=False)
     assert counted(charged) == 10
-    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence])
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[written(charge)])
     charged.services.charging.resume(attempt, ["dead"])
     attempt.end("callee_no_answer", 16, terms.CALLEE, time.time())
     charged.services.usage.settle()
@@ -232,7 +239,7 @@ def test_charging_of_an_unknown_process_pays_from_now_on(charged: Bench) -> None
     began = time.time() - 30
     charge = lost_charge(charged, 30.0)
     before = counted(charged)
-    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence], dialed_at=began, bridged_at=began)
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[written(charge)], dialed_at=began, bridged_at=began)
     charged.services.charging.resume(attempt)
     attempt.end(terms.ANSWERED, 16, terms.CALLEE, began + 36)
     charged.services.usage.settle()
@@ -247,7 +254,7 @@ def test_charging_settles_a_call_that_is_not_adopted(
     monkeypatch.setattr(charged.services.membership, "is_dead", lambda _boot: dead)
     began = time.time()
     charge = lost_charge(charged)
-    attempt = Attempt(app="disa", call_dir="external", paid_for=[charge.essence], dialed_at=began, bridged_at=began)
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[written(charge)], dialed_at=began, bridged_at=began)
     attempt.end(terms.ANSWERED, 16, terms.CALLEE, began + 6)
     charged.services.charging.settle_later(attempt, ["dead"])
     gevent.sleep(0.02)

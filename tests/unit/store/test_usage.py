@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import subprocess
 import sys
@@ -523,7 +522,7 @@ def test_talk_of_a_killed_node_is_counted(usage: UsageStore, other: UsageStore, 
 def heir_of(lost: Charge, limits: Limits, other: UsageStore, clock: Clock, ago: float, *boots: str) -> Charge:
     """The charge of a call that another node adopts, ``ago`` seconds after its leg has answered."""
     heir = Charge(lost.call_ref, [Level(KEY, limits)], HOME, id=lost.id)
-    heir.stored = json.loads(json.dumps(lost.essence))
+    heir.stored = msgspec.json.decode(msgspec.json.encode(lost.essence))
     prepaid = msgspec.convert(heir.stored.get("paid"), Payments | None)
     other.adopt(heir)
     heir.inherit(other.payments([lost.id], boots or ("one",)).get(lost.id, prepaid), ago)
@@ -716,7 +715,7 @@ def test_stored_charge_makes_the_same_charge() -> None:
     usage = UsageStore(None, "one")
     first = of("a", *levels, number=CUBA, aleg=True, owner=False, whole=False)
     usage.adopt(first)
-    kept = json.loads(json.dumps(first.essence))
+    kept = msgspec.json.decode(msgspec.json.encode(first.essence))
     again = Charge("a", levels, PLAN.read(kept["number"]), aleg=kept["aleg"], owner=kept["owner"], whole=kept["whole"])
     assert kept["levels"] == ["system", "account:acme"]
     assert [ticket.bound for ticket in again.tickets] == [ticket.bound for ticket in first.tickets]
