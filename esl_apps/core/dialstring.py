@@ -53,6 +53,16 @@ class Spaced(str):
 class Gateway(str):
     """An endpoint behind a gateway, which may fail: then the next one is worth a try."""
 
+    __slots__ = ("silence",)
+    silence: float | None
+
+    def __new__(cls, endpoint: str, silence: float | None = None) -> Gateway:
+        """``silence``: seconds without ringing, early media or an answer after which the gateway has failed; None: any
+        time."""
+        gateway = super().__new__(cls, endpoint)
+        gateway.silence = silence
+        return gateway
+
     @property
     def label(self) -> str:
         """Its name in records: the gateway's on the switch, otherwise the host, otherwise the endpoint's module."""
@@ -60,9 +70,6 @@ class Gateway(str):
         if parts[:2] == ["sofia", "gateway"] and len(parts) > 2:
             return parts[2]
         return self.rpartition("@")[2] if "@" in self else parts[0]
-
-    silence: float | None = None
-    """Seconds without ringing, early media or an answer after which the gateway has failed; None: any time."""
 
     def is_silent(self, waited: float) -> bool:
         """Return whether a gateway has failed from which nothing was heard for so many seconds."""
@@ -179,11 +186,7 @@ class Endpoints:
         return None if user is None else f"*/{user[1]}"
 
     def _gateway(self, endpoint: str) -> Gateway:
-        gateway = Gateway(endpoint)
-        if self.silence is not None:
-            # An attribute of its own is 0.2 KB of a held call.
-            gateway.silence = self.silence
-        return gateway
+        return Gateway(endpoint, self.silence)
 
     def reaches(self, number: Number) -> bool:
         """Whether the configuration has a dial string for a number."""

@@ -16,6 +16,7 @@ is back.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -183,8 +184,9 @@ class UsageStore:
             elif isinstance(answer, bytes):
                 refused.append((ticket, answer))
             else:
-                seconds, left, day, minute, why = [value.decode() for value in answer[:5]]
-                counted.append((ticket, float(seconds), float(left), day, minute, why, bool(answer[5])))
+                # The day, the minute and the limit are those of many calls.
+                day, minute, why = [sys.intern(value.decode()) for value in answer[2:5]]
+                counted.append((ticket, float(answer[0]), float(answer[1]), day, minute, why, bool(answer[5])))
         if failed is None and not refused:
             for ticket, seconds, left, day, minute, why, _new in counted:
                 ticket.take(seconds, left, day, minute, why)
