@@ -177,22 +177,12 @@ class Following:
 
     def _end(self, live: Live) -> None:
         services, attempt = self._services, live.attempt
-        with suppress(StoreUnavailable):
-            if not services.store.has(attempt.call_ref):
-                # The node to which the caller was handed has taken it over.
-                services.calls.release(live)
-                self._let_go(attempt)
-                return
-            known = services.store.call(attempt.call_ref)
-            if known is not None and known.get("record") is not None:
-                # Its own process lives after all, and knew more of it: that it was transferred, for one.
-                services.calls.give_back(live)
-                self._let_go(attempt)
-                services.store.forget(attempt.call_ref)
-                return
-            # It may have been cancelled at another node, or too late for its own to write that down.
-            services.calls.learn_cancels([live])
+        if self._is_others(live):
+            return
         alegs, blegs = self._legs(live)
+        # Its files may have taken seconds to come.
+        if self._is_others(live):
+            return
         session = application(attempt.app).session
         if session:
             services.learn_owner(attempt, self._account_of(live))
@@ -237,6 +227,26 @@ class Following:
             conclude(attempt, end, None, party)
         if attempt.app in self._pollers:
             self._pollers[attempt.app].settle(attempt)
+
+    def _is_others(self, live: Live) -> bool:
+        """Leave a call to the process that has it, or has ended it. Return False if none has, or Redis can't say."""
+        services, attempt = self._services, live.attempt
+        with suppress(StoreUnavailable):
+            if not services.store.has(attempt.call_ref):
+                # The node to which the caller was handed has taken it over.
+                services.calls.release(live)
+                self._let_go(attempt)
+                return True
+            known = services.store.call(attempt.call_ref)
+            if known is not None and known.get("record") is not None:
+                # Its own process lives after all, and knew more of it: that it was transferred, for one.
+                services.calls.give_back(live)
+                self._let_go(attempt)
+                services.store.forget(attempt.call_ref)
+                return True
+            # It may have been cancelled at another node, or too late for its own to write that down.
+            services.calls.learn_cancels([live])
+        return False
 
     def _let_go(self, attempt: Attempt) -> None:
         """Leave a call to the process that has it, or has ended it."""

@@ -840,6 +840,24 @@ def test_adoption_end_of_a_timed_call_settles_it(bench: Bench) -> None:
 # Owners that were only slow ------------------------------------------------------------------------------
 
 
+def test_adoption_call_that_its_owner_ends_meanwhile_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While this process waits for the switch's files: the owner knew that the call was transferred."""
+    leave_behind(bench, talking())
+    read = following.Following._legs
+
+    def legs(self: following.Following, live: Any) -> Any:
+        bench.flush()
+        owners = Attempt(app="disa", call_dir="external", call_ref=REF)
+        owners.end(terms.ANSWERED, 16, terms.AGENT, AT + 9.0)
+        bench.redis_server.client.set(keys.call(REF), msgspec.json.encode(document(owners)))
+        return read(self, live)
+
+    monkeypatch.setattr(following.Following, "_legs", legs)
+    bench.adoption.beat()
+    eventually(lambda: not bench.live)
+    assert bench.records() == []
+
+
 def beat_again(bench: Bench, boot: str, name: str = "app2", *, has: bool = True) -> None:
     """Have a process that was taken for dead beat twice, each time seen by the bench, and (``has``) make its call known
     again."""
