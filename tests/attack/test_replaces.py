@@ -77,6 +77,12 @@ def replaced(stand: Stand, leg: PhoneLeg) -> str:
 
 
 def channels(stand: Stand) -> list[dict[str, str]]:
-    eventually(lambda: stand.rig.live_channels() == 2)
-    rows: list[dict[str, str]] = json.loads(stand.rig.api("show channels as json"))["rows"]
+    """FreeSWITCH lists a channel some time after it has made it."""
+    rows: list[dict[str, str]] = []
+
+    def listed() -> bool:
+        rows[:] = json.loads(stand.rig.api("show channels as json")).get("rows", [])
+        return len(rows) == 2
+
+    eventually(listed)
     return rows
