@@ -233,7 +233,7 @@ class Following:
         services, attempt = self._services, live.attempt
         with suppress(StoreUnavailable):
             if not services.store.has(attempt.call_ref):
-                # The node to which the caller was handed has taken it over.
+                # The node to which the caller was handed has taken it over, or another, as this one was stopped.
                 services.calls.release(live)
                 self._let_go(attempt)
                 return True

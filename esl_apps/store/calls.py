@@ -346,13 +346,16 @@ class CallStore:
         return None
 
     def has(self, ref: str) -> bool:
-        """Whether this process has a live call. :raises StoreUnavailable: Redis is down."""
-        if ref in self._pending:
-            return True
-        waiting = self._writes.get(self._live, ref)
-        if waiting is not None:
-            return bool(waiting[0] == "HSET")
-        return bool(self._client.hexists(self._live, ref))
+        """Whether this process has a live call. If another has taken it over, what is saved meanwhile isn't written: the
+        other would give it back. :raises StoreUnavailable: Redis is down."""
+        with self._writing:
+            if ref in self._pending:
+                return True
+            waiting = self._writes.get(self._live, ref)
+            if waiting is None and not self._client.hexists(self._live, ref):
+                self._pending.pop(ref, None)
+                return False
+            return waiting is None or bool(waiting[0] == "HSET")
 
     def forget(self, ref: str) -> None:
         """Remove a call that was taken over but had ended, or that goes back. :raises StoreUnavailable: Redis is

@@ -680,6 +680,34 @@ def test_adoption_call_taken_over_meanwhile_has_no_record_here(bench: Bench) -> 
     assert not bench.services.usage.enter("acme:u1", 1, "another")
 
 
+def test_adoption_call_taken_over_is_not_made_known_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process was stopped. Redis would have the call as its own, and the other process would give it back."""
+    leave_behind(bench, talking())
+    show_legs(bench.switch, aleg())
+    bench.adoption.beat()
+    asked(bench)
+    bench.flush()
+    client = bench.services.store._client
+    live = keys.live(bench.services.membership.boot)
+    hexists = client.hexists
+
+    def slowly(*args: str) -> bool:
+        found = hexists(*args)
+        # Another greenlet makes this node's calls known again, as its beats were late.
+        bench.services.records.save_all()
+        gevent.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(client, "hexists", slowly)
+    client.hdel(live, REF)
+    show_legs(bench.switch)
+    bench.switch.drop()
+    ended(bench)
+    bench.flush()
+    assert bench.records() == []
+    assert not bench.redis_server.client.exists(live)
+
+
 def test_adoption_call_ended_by_its_owner_has_no_record_here(bench: Bench) -> None:
     """The owner was stopped, and has recorded it before this node heard that it is back."""
     leave_behind(bench, talking(holder="acme:u1"))
