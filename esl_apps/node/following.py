@@ -43,6 +43,8 @@ ASK_EVERY = 15.0
 ALONE = 3.0
 #: Seconds for which the payments for an adopted call that has ended can be returned.
 RETURNABLE = 600.0
+#: Seconds for which to wait for a Redis that is away, before a call ends of which it may know more.
+REDIS_AWAY = 30.0
 #: Seconds by which the ends of A and B may be told one after the other.
 _APART = 0.3
 #: Seconds within which a new leg is in the switch's list, and between two looks.
@@ -229,23 +231,35 @@ class Following:
             self._pollers[attempt.app].settle(attempt)
 
     def _is_others(self, live: Live) -> bool:
-        """Leave a call to the process that has it, or has ended it. Return False if none has, or Redis can't say."""
+        """Leave a call to the process that has it, or has ended it. Return False if none has, or Redis can't say for
+        long. While it is away, no record would be delivered either."""
+        until = time.monotonic() + REDIS_AWAY
+        while not live.released and not live.attempt.ended:
+            try:
+                return self._is_others_now(live)
+            except StoreUnavailable:
+                if time.monotonic() > until:
+                    return False
+                gevent.sleep(_LOOK)
+        return True
+
+    def _is_others_now(self, live: Live) -> bool:
+        """:raises StoreUnavailable: Redis is down."""
         services, attempt = self._services, live.attempt
-        with suppress(StoreUnavailable):
-            if not services.store.has(attempt.call_ref):
-                # The node to which the caller was handed has taken it over, or another, as this one was stopped.
-                services.calls.release(live)
-                self._let_go(attempt)
-                return True
-            known = services.store.call(attempt.call_ref)
-            if known is not None and known.get("record") is not None:
-                # Its own process lives after all, and knew more of it: that it was transferred, for one.
-                services.calls.give_back(live)
-                self._let_go(attempt)
-                services.store.forget(attempt.call_ref)
-                return True
-            # It may have been cancelled at another node, or too late for its own to write that down.
-            services.calls.learn_cancels([live])
+        if not services.store.has(attempt.call_ref):
+            # The node to which the caller was handed has taken it over, or another, as this one was stopped.
+            services.calls.release(live)
+            self._let_go(attempt)
+            return True
+        known = services.store.call(attempt.call_ref)
+        if known is not None and known.get("record") is not None:
+            # Its own process lives after all, and knew more of it: that it was transferred, for one.
+            services.calls.give_back(live)
+            self._let_go(attempt)
+            services.store.forget(attempt.call_ref)
+            return True
+        # It may have been cancelled at another node, or too late for its own to write that down.
+        services.calls.learn_cancels([live])
         return False
 
     def _let_go(self, attempt: Attempt) -> None:

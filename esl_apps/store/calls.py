@@ -346,8 +346,8 @@ class CallStore:
         return None
 
     def has(self, ref: str) -> bool:
-        """Whether this process has a live call. If another has taken it over, what is saved meanwhile isn't written: the
-        other would give it back. :raises StoreUnavailable: Redis is down."""
+        """Whether this process has a live call. If another has taken it over, what is saved meanwhile isn't written: it
+        would be given back. :raises StoreUnavailable: Redis is down."""
         with self._writing:
             if ref in self._pending:
                 return True

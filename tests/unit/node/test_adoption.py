@@ -33,6 +33,7 @@ REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "ASK_EVERY", 0.02)
+    monkeypatch.setattr(following, "REDIS_AWAY", 0.1)
 
 
 def aleg(ref: str = REF, **headers: Any) -> dict[str, object]:
@@ -692,7 +693,7 @@ def test_adoption_call_taken_over_is_not_made_known_again(bench: Bench, monkeypa
     hexists = client.hexists
 
     def slowly(*args: str) -> bool:
-        found = hexists(*args)
+        found: bool = hexists(*args)
         # Another greenlet makes this node's calls known again, as its beats were late.
         bench.services.records.save_all()
         gevent.sleep(0.05)
@@ -706,6 +707,24 @@ def test_adoption_call_taken_over_is_not_made_known_again(bench: Bench, monkeypa
     bench.flush()
     assert bench.records() == []
     assert not bench.redis_server.client.exists(live)
+
+
+def test_adoption_call_ending_while_redis_is_away_waits_for_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis knows that its caller went on at another node, in a call that has the session's record."""
+    monkeypatch.setattr(following, "REDIS_AWAY", 60.0)
+    leave_behind(bench, essence_of(call_ref=REF, answered_at=AT + 1.0, state=terms.AGENT_ANSWERED))
+    show_legs(bench.switch, aleg())
+    bench.adoption.beat()
+    asked(bench)
+    bench.flush()
+    bench.redis_server.client.set(keys.gone_on(REF), f"{new_ref()} another")
+    bench.redis.break_after()
+    show_legs(bench.switch)
+    bench.switch.drop()
+    gevent.sleep(0.3)
+    bench.redis.mend()
+    ended(bench)
+    assert bench.records() == []
 
 
 def test_adoption_call_ended_by_its_owner_has_no_record_here(bench: Bench) -> None:
