@@ -97,7 +97,8 @@ class Charging:
         prepaid: dict[str, Payments | None] = {}
         for essence in attempt.paid_for:
             try:
-                paid = msgspec.convert(essence, _Paid)
+                # As JSON: what this process prepaid is encoded already.
+                paid = msgspec.json.decode(msgspec.json.encode(essence), type=_Paid)
                 levels = [_level(policy, name, attempt) for name in paid.levels]
                 number = policy.settings.plan.read(paid.number) if paid.number else None
             except (StoreUnavailable, NotDialable, msgspec.ValidationError) as error:

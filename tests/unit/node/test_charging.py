@@ -261,3 +261,14 @@ def test_charging_settles_a_call_that_is_not_adopted(
     charged.services.usage.settle()
     assert counted(charged) == pytest.approx(6 if dead else 10, abs=0.01)
     assert attempt.timeline[-1].what == terms.ENDED
+
+
+def test_charging_of_this_process_is_resumed_like_anothers(bench: Bench) -> None:
+    """Its own call, which the dialplan handed back before anything had come of it."""
+    charge = Charge("a", [Level("account:acme", Limits(minutes_per_day=1))], None)
+    assert bench.services.usage.begin(charge) is None
+    first = Attempt(app="disa", call_dir="external", call_ref="a")
+    first.pay(charge)
+    again = Attempt(app="disa", call_dir="external", call_ref="a", paid_for=list(first.paid_for))
+    bench.services.charging.resume(again)
+    assert [one.id for one in again.charges] == [charge.id]
