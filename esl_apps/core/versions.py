@@ -135,6 +135,7 @@ BY_NAME = {
     "cancelled": "a value",
     "taken": "a value",
     "gone_on": "a value",
+    "claims": "a value",
     "PING": "empty",
     "CARD_IDS": "a hash of values",
     "LAST_NUMBERS": "a hash of values",

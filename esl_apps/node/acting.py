@@ -33,6 +33,7 @@ from esl_apps.node.policy import Policies
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.process import background
+from esl_apps.store.claims import Claims
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +43,20 @@ ACTION, OUTCOME = "esl_apps::action", "esl_apps::outcome"
 WATCHED = "sofia::notify_watched_header"
 #: Seconds that a call's own node has to act. After them the node that was asked hangs up the legs of a cancelled call.
 _TOLD = 3.0
+#: What only tells a call's node something.
+_NEWS = frozenset({actions.CONSULTED, actions.PARTED})
 
 
 class Acting:
-    def __init__(self, calls: Calls, records: Records, switch_pool: SwitchPool, policies: Policies) -> None:
+    def __init__(
+        self, calls: Calls, records: Records, switch_pool: SwitchPool, policies: Policies, claims: Claims
+    ) -> None:
         self._calls = calls
         calls.tell_cancel = self._tell_cancel
         self._records = records
         self._pool = switch_pool
         self._policies = policies
+        self._claims = claims
         self._asked: dict[str, AsyncResult[Outcome]] = {}
         """Questions to other nodes, by their ids."""
         self._consulting: frozenset[str] = frozenset()
@@ -146,11 +152,13 @@ class Acting:
             return
         if action.name == actions.CANCEL:
             self._calls.cancel(live.attempt.call_ref, terms.API)
-        else:
-            question = event.get("esl_question") or ""
+        elif question := event.get("esl_question"):
             background.once("call_acting", self._answer, switch, live, action, question)
 
     def _answer(self, switch: Switch, live: Live, action: Action, question: str) -> None:
+        if action.name not in _NEWS and not self._claims.take(question):
+            # Another process has the call, too, and has answered.
+            return
         try:
             outcome = Outcome(self.perform(live, action))
         except Undone as undone:
@@ -165,7 +173,7 @@ class Acting:
         attempt, do = live.attempt, self._do.get(action.name)
         if do is None:
             raise _unavailable("the call's node is of a version without this action")
-        if action.name in (actions.CONSULTED, actions.PARTED):
+        if action.name in _NEWS:
             # The action that waits for it has the turn; and that a party has left is so in any state.
             do(live, action)
             return state_of(attempt)

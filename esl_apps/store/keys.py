@@ -53,6 +53,11 @@ def gone_on(ref: str) -> str:
     return f"esl_apps:gone_on:{ref}"
 
 
+def claims(asked: str) -> str:
+    """Counter: how many processes would do what was asked of a call."""
+    return f"esl_apps:claims:{asked}"
+
+
 def idempotency(integrator: str, digest: str) -> str:
     """String: the claim of an idempotency key. ``digest``: the key's SHA-256 in hex."""
     return f"esl_apps:idempotency:{integrator}:{digest}"

@@ -196,6 +196,32 @@ def test_acting_reaches_a_call_of_another_node(build: Build) -> None:
     assert live.attempt.muted == ["callee"]
 
 
+def test_acting_on_a_call_that_two_nodes_have_is_done_once(build: Build) -> None:
+    """A node that was stopped is back, and the one that adopted its call hasn't heard of that yet."""
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    third = build(name="app4", known=first.switches).connect()
+    live = talking(first)
+    talking(second, call_ref=live.attempt.call_ref)
+    asked = gevent.spawn(act, third, live, "digits", party="callee", digits="12")
+    pass_on(first.switch, ACTION)
+    pass_on(first.switch, OUTCOME)
+    asked.get(timeout=2)
+    gevent.sleep(0.05)
+    assert commands(first) == [f"uuid_send_dtmf {B} 12"]
+
+
+def test_acting_without_redis_is_done_all_the_same(build: Build) -> None:
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    live = talking(first)
+    first.redis.break_after()
+    asked = gevent.spawn(act, second, live, "mute", party="callee")
+    pass_on(first.switch, ACTION)
+    pass_on(first.switch, OUTCOME)
+    assert asked.get(timeout=2).muted == ["callee"]
+
+
 def test_acting_refusal_of_another_node_keeps_its_words(build: Build) -> None:
     first = build().connect()
     second = build(name="app3", known=first.switches).connect()

@@ -22,6 +22,7 @@ GOLDEN = {
     keys.cancelled("REF"): "esl_apps:cancelled:REF",
     keys.taken("REF"): "esl_apps:taken:REF",
     keys.gone_on("REF"): "esl_apps:gone_on:REF",
+    keys.claims("ID"): "esl_apps:claims:ID",
     keys.idempotency("acme", "DIGEST"): "esl_apps:idempotency:acme:DIGEST",
     keys.PING: "esl_apps:ping",
     keys.CARDS: "esl_apps:{cards}",
