@@ -171,6 +171,7 @@ class OutboundServer(GreenswitchServer):  # type: ignore[misc]
             _hang_up(session, FULL)
         finally:
             self._strangers.pop(session, None)
+            session.close("refused")
             self._refusing -= 1
 
     def _known(self, session: OutboundSession) -> None:

@@ -287,10 +287,12 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     def leave(self) -> None:
         """Send ``exit``, after the channel has ended or to let it go on without us, and close."""
-        if self.connected:
-            with suppress(Gone):
-                self._write(b"exit\n\n")
-        self.close("left")
+        try:
+            if self.connected:
+                with suppress(Gone):
+                    self._write(b"exit\n\n")
+        finally:
+            self.close("left")
 
     def close(self, reason: str) -> None:
         if not self.connected:
