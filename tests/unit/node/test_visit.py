@@ -16,6 +16,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.status import document
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import switch_cdr
 from esl_apps.node import calls, charging
 from esl_apps.node import visit as visit_module
@@ -298,13 +299,26 @@ def goes_on(bench: Bench, numbers: tuple[str, ...]) -> None:
     visitor.served()
 
 
+@pytest.mark.parametrize("writes", [True, False], ids=["writes", "refuses"])
 @pytest.mark.parametrize("numbers", [(), ("0820001234",)], ids=["none", "one"])
-def test_visit_before_redis_had_the_call_has_one_record(build: Build, numbers: tuple[str, ...]) -> None:
-    """The dead process's next run finds the call in its call log, and sees that another goes on with the session."""
+def test_visit_before_redis_had_the_call_has_one_record(
+    build: Build, monkeypatch: pytest.MonkeyPatch, numbers: tuple[str, ...], writes: bool
+) -> None:
+    """The dead process's next run finds the call in its call log, and sees that another goes on with the session.
+    ``writes``: or Redis was read-only when that process died and the caller came here."""
     died = build(name="app2")
     died.services.call_log.note(msgspec.json.encode(essence_of(call_ref=REF, session_ref=SESSION)))
     died.die()
     bench = build().connect()
+    membership, refused = bench.services.membership, [] if writes else ["once"]
+    say = membership.say
+
+    def maybe_refused(**options: Any) -> None:
+        if refused:
+            raise StoreUnavailable(f"redis: READONLY {refused.pop()}")
+        say(**options)
+
+    monkeypatch.setattr(membership, "say", maybe_refused)
     goes_on(bench, numbers)
     (found,) = bench.records()
     assert (found["session_ref"], found["number"] is None) == (SESSION, not numbers)
