@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 MOST = 10_000
 #: Commands sent in one round trip.
 BATCH = 500
-#: Seconds until a refused group is tried again, doubled each time up to the second value.
+#: Seconds until a refused group is tried again. If the fault is the key's own, they are doubled each time, up to the
+#: second value.
 AGAIN_FIRST, AGAIN_LAST = 1.0, 30.0
 
 
@@ -139,5 +140,5 @@ class WriteBehind:
         elif now < group.again_at:
             return  # Another command of the same batch.
         else:
-            group.pause = min(group.pause * 2, AGAIN_LAST)
+            group.pause = min(group.pause * 2, AGAIN_LAST) if isinstance(error, Fault) else AGAIN_FIRST
         group.refusal, group.again_at = error, now + group.pause

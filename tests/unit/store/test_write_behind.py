@@ -107,6 +107,18 @@ def test_server_that_is_full_is_reported_once(
     assert caplog.messages == ["redis_write_refused", "redis_write_accepted"]
 
 
+def test_server_that_was_full_for_long_has_all_a_second_later(writes: WriteBehind, server: Server) -> None:
+    """One master of a cluster: what tells that Redis is back may be on another one."""
+    server.errors["a"] = OOM
+    writes.put("a", "1", ("SET", "a", "x"))
+    for _ in range(60):
+        writes.flush()
+        server.later(1.0)
+    server.errors.clear()
+    writes.flush()
+    assert server.taken == [("SET", "a", "x")]
+
+
 def test_refused_commands_are_hurried_once_redis_is_back(writes: WriteBehind, server: Server) -> None:
     server.errors = {"a": OOM, "b": WRONG_TYPE}
     for _ in range(5):
