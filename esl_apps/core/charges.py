@@ -16,7 +16,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Raw, Struct, field, json
+import msgspec
+from msgspec import Raw, Struct, field
 
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
@@ -197,7 +198,7 @@ class Charge:
         self._clock, self._on_change = clock, on_change
         self._opened = clock()
         if self.timed and self.stored is None:
-            self._prepaid = Raw(json.encode(self.payments(self._opened)))
+            self._prepaid = Raw(msgspec.json.encode(self.payments(self._opened)))
 
     def outlive(self, switch: str | None, aleg_uuid: str) -> None:
         """Go on when the attempt ends. ``switch``, ``aleg_uuid``: where its leg can be hung up between two attempts."""

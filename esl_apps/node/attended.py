@@ -176,7 +176,8 @@ class Attended:
         except StoreUnavailable as error:
             raise Undone(503, "unavailable", error.summary) from None
         if own is not None:
-            call = {"call_ref": ref, "callee": own.attempt.number}
+            # Should it be no call of this node any more once it is joined, it has ended.
+            call = {"call_ref": ref, "callee": own.attempt.number, "state": terms.ENDED}
         if call is None or ref == live.attempt.call_ref:
             raise Undone(404, "unknown", "no node has the phone's other call")
         try:

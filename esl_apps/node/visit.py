@@ -224,7 +224,7 @@ class Visit:
         try:
             found = services.store.essence(self.carried, services.membership.peers)
             if found is None:
-                # A process that started after our last beat may have had it and died since. Redis may take no writes now.
+                # A process that started after our last beat may have had it and died since. Redis may be read-only now.
                 with suppress(StoreUnavailable):
                     services.membership.say(draining=services.readiness.draining)
                 found = services.store.essence(self.carried, services.membership.peers)

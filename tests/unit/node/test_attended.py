@@ -117,6 +117,18 @@ def test_attended_party_that_leaves_at_once_was_in_the_new_call(bench: Bench, wh
     assert (new["end_reason"], new["hung_up_by"]) == (terms.ANSWERED, terms.CALLEE)
 
 
+def test_attended_other_call_that_ends_meanwhile_is_refused(bench: Bench) -> None:
+    first, second = two_talks(bench)
+
+    def end(_peer: Peer, _command: str) -> bytes:
+        second.attempt.end(terms.ANSWERED, 16, terms.CALLEE, node_clock.now())
+        return api_response("+OK")
+
+    bench.switch.answers = {f"api uuid_setvar {MINE} hold_hangup": end, **bench.switch.answers}
+    refer(bench, first)
+    assert refusal(first) == "the call has ended"
+
+
 def test_attended_without_replaces_is_no_matter_of_the_node(bench: Bench) -> None:
     first, _second = two_talks(bench)
     refer(bench, first, header="<sip:0820005678@127.0.0.1>")

@@ -157,6 +157,8 @@ OTHERS = {
     "node.call_log": "the reference in a line of another version",
     "node.workers": "said between processes of one run",
     "node.event_feed": "an event, whose form clients know",
+    "core.charges": "a part of a call, which has the version",
+    "node.charging": "the same",
     "node.acting": "said between nodes and not kept: what isn't understood is answered so",
     "operations.record_table": "a cell of a table",
     "apps.autodial": "an item of a timed call, which has the version",
