@@ -35,7 +35,7 @@ from esl_apps.core.terms import (
 )
 from esl_apps.core.versions import NOTHING, Rest
 
-#: What is said once of a call: whose it is, and whom it connects.
+#: Fields of a call that are set once: its owner and its parties.
 _LEARNT = (
     *("integrator", "account_id", "card_id", "user_id", "dial_number"),
     *("number", "number_e164", "number_class", "country"),
@@ -262,7 +262,7 @@ class Attempt(CallFields, eq=False):
                 # By the switch's times: this process may have learnt of the answer long after it.
                 began_at = self.began(charge)
                 talked = 0.0 if began_at is None else ended_at - began_at
-                # Of an adopted call that was lost, the end is when that was noticed.
+                # An adopted call that was lost ends in its record when the loss was noticed: later than the talk.
                 charge.end(min(talked, charge.proven) if charge.adopted and reason == LOST else talked)
         self._moment(Moment(milliseconds(at), ENDED, f"{reason} {self.record.end_code}"))
         return True

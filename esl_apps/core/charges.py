@@ -34,7 +34,7 @@ Slice = tuple[float, str, str]
 
 
 class Payments(Struct):
-    """What a process has paid for one leg, as the one that takes its call over needs it."""
+    """The payments of a process for one leg, for the process that takes the call over."""
 
     talked: float = 0.0
     """Seconds that the leg had talked then."""
@@ -177,7 +177,7 @@ class Charge:
         self.proven = 0.0
         """If it was adopted: the seconds that its leg certainly talked."""
         self._prepaid = Raw(b"{}")
-        """What was paid before the talk, encoded: a quarter of its memory, and each state is written with it."""
+        """The payments before the talk, as JSON: a quarter of the memory, and each state is written with them."""
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.outlives = False

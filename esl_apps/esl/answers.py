@@ -1,4 +1,4 @@
-"""What comes of a command to a switch."""
+"""The answers of a switch to commands."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ class Poster:
     # Connecting ---------------------------------------------------------------------------------------
 
     def _connect(self, until: float) -> str:
-        """Connect to one of the addresses, and return it. :raises Failed: there is no connection."""
+        """Connect to one of the addresses, and return it. :raises Failed: none can be connected to."""
         with gevent.Timeout(until - time.monotonic(), Failed("timeout", f"no connection within {self._patience:g} s")):
             sock = self._connected()
         address = str(sock.getpeername()[0])

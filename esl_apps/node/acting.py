@@ -43,7 +43,7 @@ ACTION, OUTCOME = "esl_apps::action", "esl_apps::outcome"
 WATCHED = "sofia::notify_watched_header"
 #: Seconds that a call's own node has to act. After them the node that was asked hangs up the legs of a cancelled call.
 _TOLD = 3.0
-#: What only tells a call's node something.
+#: Actions that only inform a call's node.
 _NEWS = frozenset({actions.CONSULTED, actions.PARTED})
 
 

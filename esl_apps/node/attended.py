@@ -48,8 +48,7 @@ _REPLACES = re.compile(r"Replaces=", re.IGNORECASE)
 #: A header that has no Replaces. One of more than 511 bytes ends before its first part that doesn't fit: FreeSWITCH
 #: reports that much, and what else is in its buffer.
 _WHOLE = re.compile(r"[^<>?]*<[^<>?]*>[^?]*")
-#: What FreeSWITCH notes on a leg, with a colon behind it, if it takes its REFER for one without Replaces; and how often
-#: to look for that.
+#: The beginning of a leg's variable ``transfer_to`` after a REFER without Replaces, and how often to look for it.
 _BLIND, _LOOKS = "blind", 10
 #: The variable in which FreeSWITCH keeps the Call-ID that a REFER names, if it knows that dialog.
 _DIALOG = "_sofia_replaces_"

@@ -47,11 +47,11 @@ _LEGS = 200
 _LATE, _APART = 1.0, 0.5
 #: Seconds after which to ask again for a leg whose end was not heard.
 _ASK_EVERY = 30.0
-#: How the switch ends a leg whose place another channel takes, for which an INVITE with Replaces is enough: it asks no
-#: dialplan, no variable of the leg and, if the profile has ``auth-calls`` off, nobody's password.
+#: Hangup causes of a leg whose place another channel takes. An INVITE with Replaces is enough for that: FreeSWITCH
+#: checks neither the dialplan nor a variable of the leg nor, if the profile has ``auth-calls`` off, a password.
 _REPLACED = frozenset({"PICKED_OFF", "ATTENDED_TRANSFER"})
-#: What it notes on a leg that has had it dial by a REFER with Replaces of a dialog that it doesn't know, once that call
-#: was answered and joined with the other leg.
+#: The variable of a leg whose REFER with Replaces named an unknown dialog, once FreeSWITCH has dialled that and joined
+#: it with the other leg.
 _JOINED = b"\nvariable_transfer_to: att"
 #: Seconds after which the legs of such a call are hung up once more: the new channel may have begun to dial.
 _ONCE_MORE = 1.0
