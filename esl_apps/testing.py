@@ -39,7 +39,7 @@ SOURCE = Source("27825556666", "192.0.2.1", "dialthrough", "27115551000")
 class OpenGuard:
     """``Guard`` that locks no caller out."""
 
-    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool, pin_id: str = "") -> str:
         return OPEN if right else WRONG
 
 

@@ -277,7 +277,9 @@ class Session:
         :raises StoreUnavailable: Redis is down.
         """
         assert self.source is not None
-        verdict = self.policy.guard.judge(self.source, right, card_id, guessed=bool(typed))
+        # Hash it even if there is a card, so that every answer takes as long.
+        hashed = self.policy.hash_pin(typed)[:16]
+        verdict = self.policy.guard.judge(self.source, right, card_id, guessed=bool(typed), pin_id=card_id or hashed)
         if verdict == LOCKED:
             self.attempt.note("pin_locked")
         return verdict == OPEN

@@ -6,7 +6,7 @@ is locked for a while, an hour at most: a locked caller hears the same as after 
 
 Guessers must not lock out honest callers for good. So a number counts as the caller's own only if a trunk asserts it or
 STIR/SHAKEN attests it; otherwise it counts together with the address that claims it. And a caller from whom a right PIN
-has come passes all locks but their own.
+has come passes all locks but their own with this PIN.
 
 Over HTTP, a PIN for a card is a guess at all others: the answer tells whether it is in use. "In use" counts against the
 token and the account (:class:`Asker`), and so, with a higher threshold, does every PIN that is set.
@@ -123,7 +123,7 @@ def _network(address: str) -> str:
 
 
 class Guard(Protocol):
-    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool, pin_id: str = "") -> str:
         """Judge a typed PIN: ``open`` if it is right and nothing of ``source`` is locked, otherwise ``wrong`` or
         ``locked``. The caller must not be able to tell these two apart.
 
@@ -131,8 +131,9 @@ class Guard(Protocol):
 
         :param card_id: The card that the PIN belongs to, or was meant for; empty if unknown.
         :param guessed: Something was typed. Silence isn't a guess and doesn't count.
-        A right PIN from a source whose number ``is_own`` is remembered: from then on only a lock of that number shuts
-        it out.
+        :param pin_id: Tells the typed PIN from others. A right one from a source whose number ``is_own`` is remembered:
+            from then on only a lock of that number shuts this PIN out there. Other PINs stay shut out, or a caller with
+            one PIN could guess all others from as many numbers as they claim.
 
         :raises StoreUnavailable: Redis is down: no PIN opens.
         """

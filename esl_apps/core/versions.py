@@ -147,7 +147,7 @@ BY_NAME = {
     "PIN_LOCKS": "a set of names",
     "pin_tries": "a set of references",
     "pin_lock": "a hash of counters",
-    "pin_opened": "a value",
+    "pin_opened": "a set of callers",
     "timed_due": "a set of numbers",
     "timed_of": "a set of numbers",
     "timed_past": "a hash of counters",

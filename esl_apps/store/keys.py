@@ -138,9 +138,9 @@ def pin_lock(counter: str) -> str:
     return f"esl_apps:{{pin_guard}}:lock:{counter}"
 
 
-def pin_opened(caller: str) -> str:
-    """String: a right PIN came from this caller."""
-    return f"esl_apps:{{pin_guard}}:opened:{caller}"
+def pin_opened(pin_id: str) -> str:
+    """Sorted set: callers who opened with this PIN → when they last did. ``pin_id``: as ``Guard.judge``'s."""
+    return f"esl_apps:{{pin_guard}}:opened_by:{pin_id}"
 
 
 # Callbacks --------------------------------------------------------------------------------------------

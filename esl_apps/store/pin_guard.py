@@ -44,6 +44,8 @@ from esl_apps.store.script import Script
 LONGEST = 3600.0
 #: Seconds for which a caller is remembered from whom a right PIN came.
 REMEMBERED = 90 * 86400
+#: Callers that are remembered for one PIN, the latest: anyone who has it can claim any number of numbers.
+_CALLERS = 5000
 
 
 class Tell(Protocol):
@@ -85,7 +87,7 @@ class GuardStore:
             ALL: (limits.overall, service),
         }
 
-    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool, pin_id: str = "") -> str:
         counters = [
             (_name(kind, what), bool(what), *self._bounds[kind]) for kind, what in source.counters(card_id).items()
         ]
@@ -94,6 +96,7 @@ class GuardStore:
             guessed and not right,
             first=self._first,
             caller=source.number,
+            pin_id=pin_id,
             remembered=REMEMBERED if source.is_own else "",
             right=right,
         )
@@ -135,16 +138,18 @@ class GuardStore:
         *,
         first: float,
         caller: str = "",
+        pin_id: str = "",
         remembered: float | str = "",
         right: bool = False,
     ) -> int:
         """Return the seconds remaining of a lock that holds; 0: there is none, and a guess was counted."""
-        names = [keys.PIN_LOCKS, keys.pin_opened(caller)]
+        names = [keys.PIN_LOCKS, keys.pin_opened(pin_id)]
         arguments: list[Any] = []
         for name, counts, threshold, longest in counters:
             names += _keys(name)
             arguments += [name if counts else "", threshold, longest]
-        head = [self._now(), new_ref() if guessed else "", self._limits.window, first, remembered, "1" if right else ""]
+        head = [self._now(), new_ref() if guessed else "", self._limits.window, first]
+        head += [remembered, "1" if right else "", caller, _CALLERS]
         answer = [part.decode() for part in self._judge(names, [*head, *arguments])]
         if len(answer) == 2:
             return int(answer[1])

@@ -40,7 +40,7 @@ OVER, TRIPPED = Refusal(CALLS_PER_HOUR, "account:acme"), Refusal(BREAKER, "accou
 class NoPin:
     """Fails if a PIN is asked for."""
 
-    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool, pin_id: str = "") -> str:
         raise AssertionError("no PIN is asked for")
 
 

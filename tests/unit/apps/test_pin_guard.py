@@ -91,10 +91,12 @@ class Judge:
     def __init__(self, *, locked: bool = False, away: bool = False) -> None:
         self.locked, self.away = locked, away
         self.judged: list[tuple[bool, str, bool]] = []
+        self.pins: list[str] = []
 
-    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool) -> str:
+    def judge(self, source: Source, right: bool, card_id: str, *, guessed: bool, pin_id: str = "") -> str:
         assert source == SOURCE
         self.judged.append((right, card_id, guessed))
+        self.pins.append(pin_id)
         if self.away:
             raise StoreUnavailable("redis: gone")
         return LOCKED if self.locked else OPEN if right else WRONG
@@ -143,6 +145,16 @@ def test_right_pin_opens(app: Any) -> None:
     call, _ = app(judge, NOBODYS, RIGHT)
     assert call.is_in
     assert [right for right, *_ in judge.judged] == [False, True]
+
+
+@pytest.mark.parametrize("app", [through, disa_with])
+def test_each_pin_is_judged_as_another(app: Any) -> None:
+    """Otherwise a caller who opened with one would be past the locks with all."""
+    judge = Judge(locked=True)
+    app(judge, RIGHT, NOBODYS, RIGHT)
+    assert judge.pins[0] == judge.pins[2] != judge.pins[1]
+    assert all(judge.pins)
+    assert RIGHT not in judge.pins
 
 
 @pytest.mark.parametrize("app", [through, disa_with])

@@ -41,7 +41,7 @@ GOLDEN = {
     keys.PIN_LOCKS: "esl_apps:{pin_guard}:locks",
     keys.pin_tries("number:27825556666"): "esl_apps:{pin_guard}:wrong:number:27825556666",
     keys.pin_lock("all"): "esl_apps:{pin_guard}:lock:all",
-    keys.pin_opened("27825556666@192.0.2.1"): "esl_apps:{pin_guard}:opened:27825556666@192.0.2.1",
+    keys.pin_opened("01968b5c"): "esl_apps:{pin_guard}:opened_by:01968b5c",
     keys.timed_due("callbacks"): "esl_apps:{callbacks}:due",
     keys.timed_pending("callbacks"): "esl_apps:{callbacks}:pending",
     keys.timed_past("callbacks", "27825556666"): "esl_apps:{callbacks}:past:27825556666",

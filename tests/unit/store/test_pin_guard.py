@@ -12,7 +12,7 @@ import pytest
 from esl_apps.config.pin_guard import PinGuard
 from esl_apps.core.pins import LOCKED, OPEN, WRONG, Asker, Source
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import keys, redis_client
+from esl_apps.store import keys, pin_guard, redis_client
 from esl_apps.store.cards import CardStore
 from esl_apps.store.pin_guard import REMEMBERED, GuardStore, Lock, Locks
 from tests.support.node import RedisServer
@@ -98,8 +98,8 @@ def wrong(guard: GuardStore, times: int, where: Source | None = None, card: str 
     return said
 
 
-def right(guard: GuardStore, where: Source | None = None, card: str = "") -> str:
-    return guard.judge(where or source(), True, card, guessed=True)
+def right(guard: GuardStore, where: Source | None = None, card: str = "", pin: str = "mine") -> str:
+    return guard.judge(where or source(), True, card, guessed=True, pin_id=pin)
 
 
 def test_wrong_pins_below_the_threshold_lock_nothing(
@@ -415,15 +415,42 @@ def test_caller_of_whom_a_wrong_pin_came_is_not_remembered(guard: GuardStore, se
     wrong(guard, 1, customer())
     guard.judge(customer(), False, "", guessed=False)
     right(guard, source())
-    assert [key for key in server.client.scan_iter() if ":opened:" in key] == []
+    assert [key for key in server.client.scan_iter() if ":opened_by:" in key] == []
     right(guard, customer())
-    assert 0 < server.client.ttl(keys.pin_opened("27825556666")) <= REMEMBERED
+    assert 0 < server.client.ttl(keys.pin_opened("mine")) <= REMEMBERED
 
 
 def test_locked_caller_with_the_right_pin_is_not_remembered(guard: GuardStore, server: RedisServer) -> None:
     wrong(guard, 3, customer())
     assert right(guard, customer()) == LOCKED
-    assert not server.client.exists(keys.pin_opened("27825556666"))
+    assert not server.client.exists(keys.pin_opened("mine"))
+
+
+def test_caller_with_a_pin_guesses_no_other_past_a_lock(guard: GuardStore, clock: Clock) -> None:
+    """Each number that a card holder claims would have tries of its own, which no lock but its own could end."""
+    claimed = [customer("192.0.2.1", f"2784000{i:04}@192.0.2.1") for i in range(100)]
+    for caller in claimed:
+        assert right(guard, caller) == OPEN
+    tried = sum(wrong(guard, 1, caller) == WRONG for caller in claimed)
+    assert tried == LIMITS.per_address
+    # The right one is among these, and nothing tells.
+    assert {right(guard, caller, "c2", pin="another") for caller in claimed} == {LOCKED}
+    assert {right(guard, caller) for caller in claimed} == {OPEN}
+    clock.at += REMEMBERED
+    for i in range(LIMITS.per_address):
+        wrong(guard, 1, source(f"2785{i}@192.0.2.1", "192.0.2.1"))
+    assert {right(guard, caller) for caller in claimed} == {LOCKED}
+
+
+def test_pin_remembers_its_latest_callers_only(guard: GuardStore, clock: Clock, server: RedisServer) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pin_guard, "_CALLERS", 5)
+        for i in range(10):
+            clock.at += 0.01
+            right(guard, customer("192.0.2.1", f"2784{i}@192.0.2.1"))
+    assert server.client.zcard(keys.pin_opened("mine")) == 5
+    assert server.client.zscore(keys.pin_opened("mine"), "27844@192.0.2.1") is None
+    assert list(server.client.scan_iter()) == [keys.pin_opened("mine")]
 
 
 @pytest.mark.parametrize("server", ["alone"], indirect=True)
