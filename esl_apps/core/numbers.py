@@ -211,7 +211,7 @@ class NumberPlan:
         number.country = region or phonenumbers.region_code_for_country_code(parsed.country_code or 0)
         number.high_risk = number.e164.startswith(self._high_risk)
         number.built_in, number.abroad = self._classify(parsed, number.e164, region)
-        own = next((name for name, regex in self._classifiers if regex.search("+" + number.e164)), None)
+        own = next((name for name, regex in self._classifiers if _is_of_own(number.e164, name, regex)), None)
         number.klass = own or number.built_in
         if own is not None and number.built_in == UNKNOWN:
             number.built_in = own
@@ -249,6 +249,17 @@ class NumberPlan:
             return self.read(one).subscriber == self.read(other).subscriber
         except NotDialable:
             return False
+
+
+def _is_of_own(e164: str, name: str, regex: re.Pattern[str]) -> bool:
+    """Return whether an operator's class has a number.
+
+    Emergency numbers are dialled past all rules and limits, and extensions past limits: so these patterns match a whole
+    number. Without its anchors ``112`` is a part of many.
+    """
+    if name in (EMERGENCY, EXTENSION):
+        return regex.fullmatch("+" + e164) is not None or regex.fullmatch(e164) is not None
+    return regex.search("+" + e164) is not None
 
 
 def of_region(prefix: str, region: str) -> bool:

@@ -281,6 +281,20 @@ def test_operator_class_may_be_emergency_or_extension(text: str) -> None:
     assert (read("cell").is_extension, read("cell").is_emergency, read("cell").plus) == (False, False, "+27115550110")
 
 
+@pytest.mark.parametrize(
+    ("name", "regex"),
+    [("emergency", "112"), ("emergency", r"^\+27112"), ("extension", "10.."), ("extension", r"^\+2711")],
+)
+def test_operator_class_that_matches_a_part_opens_nothing(name: str, regex: str) -> None:
+    """An emergency number is dialled past all rules and limits, so it is one as a whole or not at all."""
+    plan = NumberPlan("ZA", r"^\d{3,4}$", {name: regex})
+    for text in ("+27112345112", "+27861121012", "+5371121012", "+271121012345"):
+        number = plan.read(text)
+        assert not number.is_emergency
+        assert not number.is_extension
+        assert number.klass == number.built_in
+
+
 # Built-in classes and the operator's -------------------------------------------------------------------
 
 #: Kazoo's own default, system_config/number_manager.
