@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import socket as stdlib_socket
 import sys
@@ -64,6 +65,11 @@ def _refuse(message: str) -> int:
     return 1
 
 
+def _reason(error: OSError) -> str:
+    """Return the reason alone: gevent adds the address to ``strerror``."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+
+
 def main(options: argparse.Namespace) -> int:
     """Run until told to stop. ``options``: what ``arguments.add_to`` describes."""
     logging.basicConfig(
@@ -96,16 +102,18 @@ def main(options: argparse.Namespace) -> int:
         for text in options.dialplan:
             context, _, file = text.partition("=")
             switch.load_dialplan(context, Path(file))
-    except (OSError, ValueError, ElementTree.ParseError) as error:
+    except OSError as error:
+        return _refuse(f"--dialplan {text}: {_reason(error)}")
+    except (ValueError, ElementTree.ParseError) as error:
         return _refuse(f"--dialplan {text}: {error}")
     try:
         events = EventSocketServer(switch, host, port)
     except OSError as error:
-        return _refuse(f"can't listen on {host}:{port}: {error.strerror}")
+        return _refuse(f"can't listen on {host}:{port}: {_reason(error)}")
     try:
         control = ControlServer(switch, *options.control) if options.control else None
     except OSError as error:
-        return _refuse("can't listen on {}:{}: {}".format(*options.control, error.strerror))
+        return _refuse("can't listen on {}:{}: {}".format(*options.control, _reason(error)))
     shown, shown_port = events.address
     print(f"sandbox: event socket on {shown}:{shown_port}", flush=True)
     if control is not None:

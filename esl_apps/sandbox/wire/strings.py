@@ -152,11 +152,11 @@ def brackets(data: str, opening: str, closing: str, delimiter: str) -> tuple[dic
             return variables, data
 
 
-_VARIABLE = re.compile(r"\$\{([^{}$]*)\}")
+_VARIABLE = re.compile(r"\$?\$\{([^{}$]*)\}")
 
 
 def expand(value: str, lookup: Callable[[str], str | None], api: Callable[[str, str], str]) -> str:
-    """Expand ``${variable}``, ``${variable:offset:length}`` and ``${api(argument)}``, inner ones first."""
+    """Expand ``${variable}``, ``${variable:offset:length}`` and ``${api(argument)}``, inner ones first; ``$${…}``, too."""
     if "${" not in value:
         return value
 

@@ -39,6 +39,24 @@ def test_server_refuses_a_port_that_is_taken(rig: SandboxRig) -> None:
     assert "something listens there already" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--listen=192.0.2.9:8021", "can't listen on 192.0.2.9:8021: Cannot assign requested address"),
+        ("--dialplan=public=/nowhere.xml", "--dialplan public=/nowhere.xml: No such file or directory"),
+    ],
+)
+def test_server_refuses_with_the_reason_alone(option: str, said: str) -> None:
+    command = [sys.executable, "-m", "esl_apps.sandbox", "--listen=127.0.0.1:0", option]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=ROOT)
+    assert (run.returncode, run.stderr) == (1, f"esl-apps sandbox: {said}\n")
+
+
+def test_api_expands_global_variables(rig: SandboxRig) -> None:
+    """``init`` asks for the phones' domain in this way."""
+    assert rig.api("eval $${domain}") == rig.api("eval ${domain}") != ""
+
+
 def test_control_port_names_an_unknown_script_key(rig: SandboxRig) -> None:
     base = f"http://127.0.0.1:{rig.control_port}"
     assert b"/phones/NUMBER" in urllib.request.urlopen(base + "/").read()
