@@ -91,7 +91,7 @@ class Connection:
             if isinstance(error, TimeoutError):
                 raise NoAnswer("redis: no answer in time") from None
             if isinstance(error, OSError):
-                raise NoAnswer(f"redis: the connection broke: {error}") from None
+                raise NoAnswer(f"redis: the connection broke: {error.strerror or error}") from None
             if isinstance(error, hiredis.ProtocolError):
                 raise NoAnswer(f"redis: not a Redis: {error}") from None
             raise
@@ -137,7 +137,7 @@ class Connection:
         try:
             sock = self._socket()
         except OSError as error:
-            raise NoAnswer(f"redis: {self._url.where}: {error}") from None
+            raise NoAnswer(f"redis: {self._url.where}: {error.strerror or error}") from None
         self._stream = Stream(sock)
         self._reader = hiredis.Reader(replyError=refusal, notEnoughData=_INCOMPLETE)
         for command in self._greeting():

@@ -168,10 +168,10 @@ def test_redis_that_is_not_there_is_told_by_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     client = fast_client(f"redis://:secret@127.0.0.1:{port}")
-    assert told(client.ping) == f"redis: 127.0.0.1:{port}: [Errno 111] Connection refused"
-    assert told(lambda: client.closes_within(1)) == f"redis: 127.0.0.1:{port}: [Errno 111] Connection refused"
+    assert told(client.ping) == f"redis: 127.0.0.1:{port}: Connection refused"
+    assert told(lambda: client.closes_within(1)) == f"redis: 127.0.0.1:{port}: Connection refused"
     client = fast_client("unix:///nowhere/redis.sock")
-    assert told(client.ping) == "redis: /nowhere/redis.sock: [Errno 2] No such file or directory"
+    assert told(client.ping) == "redis: /nowhere/redis.sock: No such file or directory"
 
 
 def test_connection_that_redis_closed_is_made_again(client: Any, server: RedisServer) -> None:
