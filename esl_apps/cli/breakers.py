@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import socket
+import sys
 import time
 
 from msgspec import structs
@@ -48,6 +49,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     for line in log:
         why = f": {line.why}" if line.why else ""
         print(f"log     {_utc(line.at)} UTC  {line.scope} {line.what} by {line.by}{why}")
+    print(f"{len(tripped)} tripped", file=sys.stderr)
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 import sys
@@ -55,8 +54,6 @@ class Result:
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
     """Print the results as they come in; 1 if any failed."""
-    # Without a handler, Python prints the log's warnings; here the results say the same.
-    logging.getLogger("esl_apps").addHandler(logging.NullHandler())
     failed = False
     for result in read(config) if arguments.offline else try_everything(config):
         failed = failed or result.level == FAIL

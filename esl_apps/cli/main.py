@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
 import sys
 from importlib import import_module
@@ -43,6 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from esl_apps.core.unavailable import StoreUnavailable
 
+    # Without a handler, Python prints the names of the log's warnings; a command says itself what it found. ``serve``
+    # adds its own handler.
+    logging.getLogger("esl_apps").addHandler(logging.NullHandler())
     run = _command(arguments.run)
     try:
         if not hasattr(arguments, "config"):

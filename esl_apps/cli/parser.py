@@ -35,6 +35,8 @@ class Parser(argparse.ArgumentParser):
 
     commands: dict[str, Parser]
     """A root's."""
+    formats: argparse._MutuallyExclusiveGroup
+    """``--json`` and what excludes it, of a command that has it."""
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Read a command line; without any, print the help. :raises SystemExit: there is nothing else to do."""
@@ -78,7 +80,8 @@ class _Commands:
                 help="the configuration (default: $ESL_APPS_CONFIG, else %(default)s)",
             )
         if json:
-            sub.add_argument("--json", action="store_true", help=f"print a line of JSON for {json}")
+            sub.formats = sub.add_mutually_exclusive_group()
+            sub.formats.add_argument("--json", action="store_true", help=f"print a line of JSON for {json}")
         return sub
 
 
@@ -134,7 +137,7 @@ def _add_records(commands: _Commands) -> None:
         "list the records of calls that have ended, the latest first, of all integrators and accounts",
         json="each record",
     )
-    records.add_argument("--csv", action="store_true", help="print a table, for spreadsheets and bills")
+    records.formats.add_argument("--csv", action="store_true", help="print a table, for spreadsheets and bills")
     records.add_argument(
         "--since",
         metavar="TIME",

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from esl_apps.cli.output import print_json, printable
+from esl_apps.cli.output import print_error, print_json, printable
+from esl_apps.cli.parser import near
 from esl_apps.config.model import Config
 from esl_apps.core.written_number import texts
 from esl_apps.operations import records
@@ -33,9 +34,19 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
                 print_json(record)
             else:
                 print(printable(_line(record)))
+    _warn(config, arguments)
     if not (arguments.csv or arguments.json):
         print(f"{count} records; records are kept for {config.records.keep_days} days", file=sys.stderr)
     return 0
+
+
+def _warn(config: Config, arguments: argparse.Namespace) -> None:
+    """Say on standard error if no call can have what was asked for. An integrator that was removed has records still."""
+    integrators = ["", *(integrator.name for integrator in config.integrators)]
+    if arguments.integrator is not None and arguments.integrator not in integrators:
+        print_error(
+            f"no integrator {arguments.integrator} in the configuration{near(arguments.integrator, integrators)}"
+        )
 
 
 def _pages(config: Config, arguments: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:

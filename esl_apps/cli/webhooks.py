@@ -22,7 +22,13 @@ from esl_apps.store.webhook_queue import Configured
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
+    if arguments.since is not None and arguments.action != "replay":
+        print_error("--since goes with replay")
+        return Exit.WRONG
     if arguments.action == "list":
+        if arguments.name is not None:
+            print_error("webhook list: expected no NAME; it lists all")
+            return Exit.WRONG
         return _list(config, arguments)
     if arguments.name is None:
         print_error(f"webhook {arguments.action}: expected a NAME")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -21,8 +20,6 @@ _FIRST_CALL = '{"agent": "1000", "callee": "1001", "outbound_id": "27115550000",
 
 
 def run(arguments: argparse.Namespace) -> int:
-    # Without a handler, Python prints the log's warnings; the line about what was found says the same.
-    logging.getLogger("esl_apps").addHandler(logging.NullHandler())
     folder = Path(arguments.folder).absolute()
     machine = this_machine.look(arguments.freeswitch, arguments.switch_password)
     _say(machine)

@@ -46,9 +46,13 @@ def import_files(files: Iterable[str], config: Config, client: Client) -> Iterat
         except ValueError as error:
             yield Result(FAILED, file, str(error))
             continue
+        empty = True
         for where, found in export.read(text):
+            empty = False
             if isinstance(found, str):
                 yield Result(FAILED, f"{file}:{where}", found)
             else:
                 documents.append((f"{file}:{where}", found))
+        if empty:
+            yield Result(LEFT, file, "no document in it")
     yield from Importer(config, client).take(documents)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -29,7 +31,7 @@ def breaker(run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Ru
 
 def test_breaker_lists_what_would_trip(breaker: Run) -> None:
     ran = breaker()
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (0, "0 tripped\n")
     assert ran.out == (
         "ok      account:acme: trips over calls_per_hour 40\n"
         "ok      account:acme/country:CU: trips over calls_per_day 1\n"
@@ -47,6 +49,15 @@ def test_breaker_trip_and_reset_are_listed_with_the_user(breaker: Run, redis: Re
     assert "TRIPPED" not in listed
     assert "account:acme reset by jo@" in listed
     assert redis.client.hgetall(keys.TRIPPED) == {}
+
+
+def test_breaker_prints_no_names_of_log_events(settings: Settings, redis: RedisServer) -> None:
+    """A process of its own: pytest's handlers keep Python from printing the log."""
+    redis.client.hset(keys.TRIPPED, "system", b"garbage")
+    ran = subprocess.run(
+        [sys.executable, "-m", "esl_apps", "breaker", "-c", settings.written()], capture_output=True, text=True
+    )
+    assert ran.stderr == "1 tripped\n"
 
 
 def test_breaker_trip_twice_and_reset_twice_fail(breaker: Run) -> None:

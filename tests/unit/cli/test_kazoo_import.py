@@ -513,6 +513,13 @@ def test_read_names_what_is_not_a_document(text: str) -> None:
     assert isinstance(found, str)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", "\n"])
+def test_import_says_that_a_file_has_no_document(operator: Operator, text: str) -> None:
+    file = operator.file(text=text)
+    status, (line,) = operator.imports(file)
+    assert (status, line) == (0, f"left   {file}: no document in it")
+
+
 def test_read_of_an_empty_file_is_empty() -> None:
     assert list(read("")) == list(read(" \n ")) == []
 

@@ -42,6 +42,19 @@ def test_records_of_a_quiet_system(run: Run, settings: Settings) -> None:
     assert ran.err == "0 records; records are kept for 7 days\n"
 
 
+def test_records_name_an_unknown_integrator(run: Run, settings: Settings) -> None:
+    ran = run("records", "-c", settings.written(), "--integrator", "acmee")
+    assert (ran.status, ran.out) == (0, "")
+    assert ran.err.splitlines()[0] == "esl-apps: no integrator acmee in the configuration; did you mean acme?"
+    assert "no integrator" not in run("records", "-c", settings.written(), "--integrator", "").err
+
+
+def test_records_have_one_format(run: Run, settings: Settings) -> None:
+    ran = run("records", "-c", settings.written(), "--json", "--csv")
+    assert (ran.status, ran.out) == (2, "")
+    assert "--csv: not allowed with argument --json" in ran.err
+
+
 def test_records_are_a_line_each(run: Run, settings: Settings, kept: list[str]) -> None:
     lines = run("records", "-c", settings.written()).out.splitlines()
     assert [kept[1] in lines[0], kept[0] in lines[1]] == [True, True]

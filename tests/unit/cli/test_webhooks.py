@@ -125,3 +125,16 @@ def test_check_connects_to_receivers_and_posts_nothing(run: Run, hooked: str, re
     assert receiver.posts == []
     receiver.close()
     assert found()["level"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["list", "crm"], "webhook list: expected no NAME; it lists all"),
+        (["list", "--since", "2h"], "--since goes with replay"),
+        (["test", "crm", "--since", "2h"], "--since goes with replay"),
+    ],
+)
+def test_webhook_refuses_what_it_would_ignore(run: Run, settings: Settings, argv: list[str], said: str) -> None:
+    ran = run("webhook", "-c", settings.written(), *argv)
+    assert (ran.status, ran.out, ran.err) == (2, "", f"esl-apps: {said}\n")
