@@ -41,7 +41,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _warn(config: Config, arguments: argparse.Namespace) -> None:
-    """Say on standard error if no call can have what was asked for. An integrator that was removed has records still."""
+    """Name an integrator that isn't configured. It isn't an error: one that was removed has records still."""
     integrators = ["", *(integrator.name for integrator in config.integrators)]
     if arguments.integrator is not None and arguments.integrator not in integrators:
         print_error(

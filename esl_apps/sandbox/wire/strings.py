@@ -156,7 +156,10 @@ _VARIABLE = re.compile(r"\$?\$\{([^{}$]*)\}")
 
 
 def expand(value: str, lookup: Callable[[str], str | None], api: Callable[[str, str], str]) -> str:
-    """Expand ``${variable}``, ``${variable:offset:length}`` and ``${api(argument)}``, inner ones first; ``$${…}``, too."""
+    """Expand ``${variable}``, ``${variable:offset:length}`` and ``${api(argument)}``, inner ones first.
+
+    Two dollars mean the same.
+    """
     if "${" not in value:
         return value
 
