@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import os
 import sys
 from importlib import import_module
@@ -42,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import logging
+
     from esl_apps.core.unavailable import StoreUnavailable
 
     # Without a handler, Python prints the names of the log's warnings; a command says itself what it found. ``serve``
