@@ -141,7 +141,10 @@ class RingBack:
         account = self.account
         card_level = Level(f"card:{self.card.id}", policy.cards.card_limits(account.id))
         levels = [policy.rules.system, account_level(account), card_level]
-        return [Charge(self.attempt.call_ref, levels, self.number, aleg=True)]
+        charge = Charge(self.attempt.call_ref, levels, self.number, aleg=True)
+        # Anyone can forge a missed call, and must not use up what the card may call.
+        charge.provisional = True
+        return [charge]
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How the number is rung back."""

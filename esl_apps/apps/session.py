@@ -327,6 +327,8 @@ class Session:
         attempt.dial_number = caller_id
         longest = self._pay(number)
         self.dialled = True
+        if self._aleg is not None:
+            self._aleg.provisional = False
         bleg = Bleg(
             caller_id=caller_id,
             name=name,
@@ -374,6 +376,8 @@ class Session:
 
     def _repay_aleg(self, aleg: Charge, levels: list[Level]) -> None:
         assert self._aleg is not None
+        # The call is counted already, and goes on being.
+        self._aleg.provisional = False
         aleg.outlive(self._aleg.switch, self.call.uuid)
         self.attempt.drop(self._aleg)
         self._aleg.end()

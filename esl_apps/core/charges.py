@@ -54,6 +54,8 @@ class Ticket(Struct):
     """Seconds of the bound that were free when Redis was last asked."""
     why: str = ""
     """The limit of the bound that runs out first, as ``minutes_per_day``."""
+    counted: str = ""
+    """The day on which this leg's call was counted; empty: another leg has it counted, or another process."""
     slices: list[Slice] = field(default_factory=list)
     """The latest payments, :attr:`kept` at most."""
     kept: int = _SLICES
@@ -125,6 +127,7 @@ class Charge:
         "outlives",
         "owner",
         "proven",
+        "provisional",
         "since",
         "stale",
         "stored",
@@ -178,6 +181,8 @@ class Charge:
         """If it was adopted: the seconds that its leg certainly talked."""
         self._prepaid = Raw(b"{}")
         """The payments before the talk, as JSON: a quarter of the memory, and each state is written with them."""
+        self.provisional = False
+        """A stranger may have caused it: its call doesn't count if it ends so."""
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.outlives = False

@@ -188,8 +188,9 @@ class UsageStore:
                 day, minute, why = [sys.intern(value.decode()) for value in answer[2:5]]
                 counted.append((ticket, float(answer[0]), float(answer[1]), day, minute, why, bool(answer[5])))
         if failed is None and not refused:
-            for ticket, seconds, left, day, minute, why, _new in counted:
+            for ticket, seconds, left, day, minute, why, new in counted:
                 ticket.take(seconds, left, day, minute, why)
+                ticket.counted = day if new else ""
             return None
         # The call is not dialled, so it must count nowhere. One script could not check all bounds first: their keys are
         # on different slots.
@@ -242,7 +243,7 @@ class UsageStore:
             return
         self._charges.discard(charge)
         self._disarm(charge)
-        if any(ticket.timed for ticket in charge.tickets):
+        if charge.provisional or any(ticket.timed for ticket in charge.tickets):
             self._ended.append(charge)
             self._wake.set()
 
@@ -313,11 +314,13 @@ class UsageStore:
             for charge in in_turns("minutes", charges, 200):
                 spent = charge.spent(self._seconds())
                 for ticket in charge.tickets:
-                    if not ticket.timed:
+                    uncounted = ticket.counted if charge.ended and charge.provisional else ""
+                    if not ticket.timed and not uncounted:
                         continue
                     unused = ticket.unused(spent) if charge.ended or charge.stale else []
-                    if unused:
-                        back.append(self._returning(ticket, "0", unused, new=False))
+                    if unused or uncounted:
+                        back.append(self._returning(ticket, uncounted or "0", unused, new=bool(uncounted)))
+                        ticket.counted = ""
                     wanted = 0.0 if charge.ended else ticket.wanted(spent, AHEAD)
                     if (owed := ticket.owed(spent)) or wanted:
                         asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))

@@ -23,7 +23,8 @@ def CONFIG(config: dict[str, Any]) -> None:
         "acme": {
             "caller_id": {"number": "+27115550000"},
             "call_restriction": {"shared_cost": {"action": "deny"}},
-        }
+        },
+        "few": {"card_limits": {"calls_per_day": 1}, "limits": {"calls_per_hour": 1}},
     }
 
 
@@ -209,6 +210,21 @@ def test_callback_forged_ten_times_is_still_placed(rig: Rig, node: Node, redis: 
         eventually(lambda past=past: time.time() > past + 0.5)  # type: ignore[misc]
         assert redis.pop()["ref"] == "callback"
     assert len(back.calls) == 11
+
+
+def test_callback_forged_uses_up_no_limit_of_the_card(rig: Rig, node: Node, redis: RedisServer) -> None:
+    card(node, account="few", cid=CALLER)
+    back = rig.outside(CALLER_E164, Script(reject=486))
+    callee = rig.outside(E164, Script(answer_after=0.1, hangup_after=0.2))
+    missed_call(rig)
+    assert [redis.pop()["end_reason"] for _ in range(2)] == ["agent_busy"] * 2
+    eventually(lambda: not scheduled(redis))
+    # The caller's own.
+    back.script(Script(answer_after=0.1, digits=f",,{CALLEE}#"))
+    time.sleep(0.5)
+    missed_call(rig)
+    eventually(lambda: callee.calls)
+    assert redis.pop()["end_reason"] == "answered"
 
 
 def test_autodial_into_a_conference_joins_it(rig: Rig, node: Node, redis: RedisServer) -> None:

@@ -310,6 +310,22 @@ def test_callback_is_cut_while_asking_for_a_number() -> None:
     assert one.told() == [("rejected", 17, "system")]
 
 
+@pytest.mark.parametrize("keyed", [CALLEE, ""])
+@pytest.mark.parametrize("changed", [True, False])
+def test_callback_counts_once_a_number_is_dialled(keyed: str, *, changed: bool) -> None:
+    """Anyone can forge a missed call."""
+    usage = Purse()
+    one = Answers(talks(), keyed=keyed, account=replace(ACCOUNT, limits=None) if changed else ACCOUNT)
+    ring_back = callback.new_call(PLAN.read("0825556666"), CARD, ACCOUNT, one.policy())
+    (aleg,) = ring_back.charges(one.policy())
+    assert usage.begin(aleg) is None
+    assert aleg.provisional
+    ring_back.attempt.pay(aleg)
+    one.rung_back(ring_back, usage)
+    assert aleg.provisional is (keyed != CALLEE)
+    assert not any(charge.provisional for charge in usage.charges[1:])
+
+
 def test_high_risk_number_is_not_rung_back() -> None:
     target = whom_to_call("+18765551234", ScriptedPolicy(SETTINGS, RULES, cards=OneCard()))
     assert target == "class high_risk is denied"

@@ -289,6 +289,36 @@ def test_calls_in_any_hour_stay_within_the_limit(usage: UsageStore, other: Usage
     assert begins(usage, charge("d", two)) == CALLS_PER_HOUR
 
 
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("limits", [Limits(calls_per_hour=1), Limits(calls_per_day=1, minutes_per_day=9)])
+def test_call_that_a_stranger_caused_does_not_count(
+    usage: UsageStore, other: UsageStore, clock: Clock, server: RedisServer, limits: Limits, *, answered: bool
+) -> None:
+    for ref in ("a", "b", "c"):
+        one = charge(ref, limits)
+        one.provisional = True
+        assert begins(usage, one) is None
+        # While it rings it is one.
+        assert begins(other, charge("x", limits)) is not None
+        if answered:
+            talks(usage, one, clock, 8)
+        else:
+            one.end()
+            usage.settle()
+    assert taken(server, "n") == 0
+    # Seconds that were talked were paid for all the same.
+    assert taken(server, "d") == (24 if answered else 0)
+    used, second = charge("d", limits), of("d", Level(KEY, limits), owner=False)
+    used.provisional = True
+    assert begins(usage, used) is None
+    assert begins(usage, second) is None
+    used.provisional = False
+    second.end()
+    used.end()
+    usage.settle()
+    assert begins(usage, charge("e", limits)) is not None
+
+
 def test_calls_of_a_day_end_at_midnight(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     one = Limits(calls_per_day=1)
     assert begins(usage, charge("a", one)) is None
