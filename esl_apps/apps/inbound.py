@@ -146,6 +146,8 @@ def _payable(
     for agent in wanted:
         if not agent.is_extension:
             charge = Charge(attempt.call_ref, client.levels if client is not None else (), agent)
+            # Strangers who only let it ring must not use up what the integrator may call.
+            charge.provisional = True
             try:
                 refusal = host.usage.begin(charge)
             except StoreUnavailable as error:
@@ -210,6 +212,8 @@ def agent_answered(
     attempt: Attempt, at: float, bleg: Leg | None, announce: Callable[[Attempt, str, int], None]
 ) -> None:
     """Note which agent has answered and how long the caller waited, and announce it."""
+    for charge in attempt.charges:
+        charge.provisional = False
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user
         rung_agents.one_answered(attempt, bleg.user)

@@ -308,6 +308,15 @@ def test_agent_outside_who_answers_is_paid_for() -> None:
     assert [paid["number"] for paid in attempt.paid_for] == ["0831112222"]
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_agent_outside_counts_as_a_call_once_they_answer(*, answers: bool) -> None:
+    """Any stranger can have them rung."""
+    usage, other = Purse(), PLAN.read("0832223333")
+    call = joined(user="0832223333") if answers else ScriptedCall([fails("NO_ANSWER")], ended(a_by="send_refuse"))
+    rung(usage, call, OUTSIDE, other)
+    assert [charge.provisional for charge in usage.charges] == [not answers] * 2
+
+
 def test_agents_outside_who_do_not_answer_are_not_paid_for() -> None:
     usage = Purse()
     other = PLAN.read("0832223333")
