@@ -32,6 +32,8 @@ from esl_apps.core.order import IntegratorRules
 from esl_apps.core.reference import new_ref
 
 REF = "transfer"
+#: The detail of ``agent_answered``, by the party that comes: the other one stays, and has answered long ago.
+STAYS = {terms.AGENT: "the callee stays", terms.CALLEE: "the agent stays"}
 
 
 class Kept(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,7 +78,7 @@ class TransferCall:
         """The leg of the party that stays is here: dial the new one, and see the call to its end."""
         attempt = self.attempt
         attempt.aleg_uuid = call.uuid
-        attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
+        attempt.enter(terms.AGENT_ANSWERED, node_clock.now(), STAYS[self.second_party])
         failed: Bridged | None = None
         bridged: Bridged | None = None
         back: Ended | None = None

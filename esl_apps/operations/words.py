@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from esl_apps.apps import application
+from esl_apps.apps import application, transfer
 from esl_apps.core.terms import ABANDONED, AGENT, ANSWERED, API, CALLEE, CANCELLED, ENDED, LOST, REJECTED, SYSTEM
 
 GOOD, MISSED, FAILED = "good", "missed", "failed"
@@ -84,7 +84,7 @@ def tone(end_reason: str) -> str:
 def parties(call: Mapping[str, Any]) -> tuple[str, str]:
     """Names for the parties of a call: the first is on the A-leg."""
     if rings_agents(call):
-        return "the caller", "the agent"
+        return "the caller" if is_inbound(call) else "the callee", "the agent"
     if application(call["app"]).session:
         return "the caller", "the callee"
     return "the agent" if call.get("integrator") else "the first party", "the callee"
@@ -130,7 +130,7 @@ def reasons(call: Mapping[str, Any]) -> list[str]:
 def state(call: Mapping[str, Any]) -> str:
     """A call's state in two or three words."""
     first, second = parties(call)
-    if rings_agents(call):
+    if is_inbound(call):
         first = second
     return {
         "queued": "Starting",
@@ -146,15 +146,16 @@ def state(call: Mapping[str, Any]) -> str:
 def moment(call: Mapping[str, Any], state: str, detail: str) -> str:
     """One line of a timeline in words."""
     first, second = call["agent"], call["callee"]
+    stays = first
     if rings_agents(call):
-        second = first
+        stays, second = second, first
     if state == "agent_answered" and application(call["app"]).session:
         return f"the node answers {first}"
     words = {
         "queued": "the node has the call",
         "ringing": f"{detail}: their phones ring",
         "agent_ringing": f"{first} rings",
-        "agent_answered": f"{first} answers",
+        "agent_answered": f"{stays} stays" if call["app"] == transfer.REF and detail else f"{first} answers",
         "callee_ringing": f"{second} rings",
         "bridged": f"{second} answers: the two can talk",
         "ended": "end_reason {}, end_code {}".format(*detail.rpartition(" ")[::2]) if " " in detail else detail,
@@ -165,7 +166,13 @@ def moment(call: Mapping[str, Any], state: str, detail: str) -> str:
 
 
 def rings_agents(call: Mapping[str, Any]) -> bool:
-    """Whether the caller is on the A-leg and the agents are rung."""
+    """Whether the agent is on the B-leg: in an inbound call, or in a transfer in which the customer stays."""
+    stays = (entry["detail"] == transfer.STAYS[AGENT] for entry in call.get("timeline", ()))
+    return is_inbound(call) or (call["app"] == transfer.REF and any(stays))
+
+
+def is_inbound(call: Mapping[str, Any]) -> bool:
+    """Whether a caller is on the A-leg and agents are rung for them."""
     return application(call["app"]).second_party == AGENT
 
 

@@ -107,11 +107,11 @@ def _legs(call: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Both legs: the party, its number, and when it rang and answered. None: it has not."""
     at = {entry["state"]: entry["at"] for entry in call["timeline"]}
     first, second = words.parties(call)
-    inbound = words.rings_agents(call)
-    caller, called = (call["callee"], call["agent"]) if inbound else (call["agent"], call["callee"])
+    rings_agents = words.rings_agents(call)
+    caller, called = (call["callee"], call["agent"]) if rings_agents else (call["agent"], call["callee"])
     aleg = {"party": first, "number": caller, "rang": at.get("agent_ringing"), "answered": at.get("agent_answered")}
     bleg = {"party": second, "number": called, "rang": at.get("callee_ringing"), "answered": at.get("bridged")}
-    if inbound:
+    if words.is_inbound(call):
         # The caller's leg isn't rung by us; the agents' phones are.
         aleg["rang"], aleg["answered"], bleg["rang"] = None, at.get("bridged"), at.get("ringing")
     aleg["shown"], bleg["shown"] = None, call["outbound_id"]

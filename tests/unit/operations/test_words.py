@@ -105,3 +105,52 @@ def test_state_is_said_with_its_party(app: str, state: str, shown: str) -> None:
 )
 def test_moment_of_a_timeline_is_told_in_words(app: str, state: str, detail: str, shown: str) -> None:
     assert words.moment(call(app), state, detail) == shown
+
+
+def transferred(stays: str, **fields: Any) -> dict[str, Any]:
+    timeline = [{"state": "agent_answered", "at": 1.0, "detail": f"the {stays} stays"}]
+    return call("transfer", timeline=timeline, **fields)
+
+
+@pytest.mark.parametrize(
+    ("stays", "told"),
+    [
+        ("callee", ["0820001234 stays", "the node dials 1000", "1000 rings", "1000 answers: the two can talk"]),
+        (
+            "agent",
+            ["1000 stays", "the node dials 0820001234", "0820001234 rings", "0820001234 answers: the two can talk"],
+        ),
+    ],
+)
+def test_moments_of_a_transfer_name_who_is_rung(stays: str, told: list[str]) -> None:
+    shown = transferred(stays)
+    moments = [("agent_answered", f"the {stays} stays"), ("dial", ""), ("callee_ringing", ""), ("bridged", "")]
+    assert [words.moment(shown, *moment) for moment in moments] == told
+
+
+@pytest.mark.parametrize(
+    ("stays", "there", "rung", "busy", "left"),
+    [
+        (
+            "callee",
+            "The callee is there",
+            "The agent is rung",
+            "The agent was busy.",
+            "The callee hung up before the agent answered.",
+        ),
+        (
+            "agent",
+            "The agent is there",
+            "The callee is rung",
+            "The callee was busy.",
+            "The agent hung up before the callee answered.",
+        ),
+    ],
+)
+def test_transfer_is_told_by_who_stays(stays: str, there: str, rung: str, busy: str, left: str) -> None:
+    assert words.state(transferred(stays, state="agent_answered")) == there
+    assert words.state(transferred(stays, state="callee_ringing")) == rung
+    comes = "agent" if stays == "callee" else "callee"
+    assert words.end(transferred(stays, reason=f"{comes}_busy")) == busy
+    assert words.end(transferred(stays, reason="abandoned")) == left
+    assert words.hung_up_by(transferred(stays, by="agent")) == "the agent"
