@@ -58,6 +58,9 @@ def fared(attempt: Attempt, legs: Sequence[Leg], outcome: Bridged | None = None)
         if entry["end_reason"] not in (None, ANSWERED, ELSEWHERE):
             continue
         own = [leg for leg in legs if leg.user == entry["agent"]]
+        for leg in own:
+            if leg.answered_at is None:
+                attempt.stopped_ringing(leg.ended_at)
         entry["seconds"] = max([_rang(leg) for leg in own], default=0)
         if outcome is not None and outcome.by_switch:
             entry["end_reason"], entry["end_code"] = "failed", outcome.code

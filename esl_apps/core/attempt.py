@@ -101,6 +101,8 @@ class Attempt(CallFields, eq=False):
     """Members that a node of another version wrote and this one doesn't know."""
     continues: str = ""
     """The call that its caller was in before, if Redis can't say what became of it."""
+    rang_until: float | None = None
+    """When the second party's phones stopped to ring without an answer. A prompt that says so may follow."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref
@@ -190,6 +192,11 @@ class Attempt(CallFields, eq=False):
         else:
             self.callee_ringing_at = self.callee_ringing_at or at
 
+    def stopped_ringing(self, at: float | None) -> None:
+        """Note when a phone of the second party stopped to ring without an answer; None: it isn't known."""
+        if at is not None:
+            self.rang_until = max(at, self.rang_until or at)
+
     def note(self, what: str, detail: str = "", at: float | None = None) -> None:
         """Note a decision that an operator may want to see in ``esl-apps trace``."""
         if len(self.timeline) < 200:
@@ -270,11 +277,12 @@ class Attempt(CallFields, eq=False):
     def _rung(self, ended_at: float) -> RingSeconds:
         # In a transfer the agent may be the second party.
         rang = self.agent_ringing_at or 0.0
+        unanswered = self.rang_until or ended_at
         answers = (at for at in (self.answered_at, self.bridged_at) if at is not None)
-        agent_until = min((at for at in answers if at >= rang), default=ended_at)
+        agent_until = min((at for at in answers if at >= rang), default=unanswered)
         return RingSeconds(
             agent=_span(self.agent_ringing_at, agent_until),
-            callee=_span(self.callee_ringing_at, self.bridged_at or ended_at),
+            callee=_span(self.callee_ringing_at, self.bridged_at or unanswered),
         )
 
     def _has_recording(self) -> bool:

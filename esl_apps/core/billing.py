@@ -29,6 +29,8 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
             # A leg that was joined with A later has been paid for in the call before.
             since = attempt.bridged_at if attempt.followed and bleg.answered_at is not None else bleg.answered_at
             attempt.b_seconds = max(0.0, _seconds(since, bleg.ended_at))
+        if bleg.answered_at is None:
+            attempt.stopped_ringing(bleg.ended_at)
         if bleg.ringing_at is not None and not _answered_before(attempt, bleg):
             attempt.rang(second, bleg.ringing_at)
         _note_quality(attempt, second, bleg)

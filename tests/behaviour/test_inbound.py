@@ -149,6 +149,8 @@ def test_inbound_no_agent_answers_plays_a_message_and_480(rig: Rig, node: Node, 
     assert leg.leg.status == 480
     record = redis.pop()
     assert (record["end_reason"], record["end_code"]) == ("agent_no_answer", 19)
+    # Without the message.
+    assert abs(record["ring_seconds"]["agent"] - 2) < 0.25
 
 
 def test_inbound_number_not_configured_is_refused(rig: Rig, node: Node, redis: RedisServer) -> None:

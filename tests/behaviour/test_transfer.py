@@ -94,12 +94,17 @@ def test_blind_transfer_that_fails_ends_after_a_prompt(
     rig: Rig, node: Node, redis: RedisServer, script: Script, reason: str
 ) -> None:
     ref, _agent, callee = talk(rig, node)
-    rig.phone("1001", script)
+    phone = rig.phone("1001", script)
     new = transfer(node, ref, to="1001").json["transfer_ref"]
     eventually(lambda: callee.leg.ended_at)
     first, second = records(redis, ref, new)
     assert first["end_reason"] == "answered"
     assert second["end_reason"] == reason
+    # Without the prompt.
+    leg = phone.calls[0].leg
+    assert leg.ended_at is not None
+    assert leg.ringing_at is not None
+    assert second["ring_seconds"]["agent"] == pytest.approx(leg.ended_at - leg.ringing_at, abs=0.2)
 
 
 def test_transfer_to_a_premium_number_dials_nothing(rig: Rig, node: Node, redis: RedisServer) -> None:

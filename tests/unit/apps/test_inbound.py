@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.apps import inbound
+from esl_apps.apps import inbound, rung_agents
 from esl_apps.apps.context import Arrival
 from esl_apps.apps.settings import Queue
 from esl_apps.core.attempt import Attempt
@@ -424,6 +424,15 @@ def test_agents_who_do_not_answer_first_are_in_the_record() -> None:
     legs = [rang("1000", 4.0), rang("1001", 4.4, answered_at=1007.4, ended_at=1010.0, cause="NORMAL_CLEARING")]
     run = Run(ScriptedCall([talks(agent())], ended(a_by="recv_bye", b=agent(), legs=legs)))
     assert agents_of(run) == [("1000", 4, "elsewhere", 16), ("1001", 4, "answered", 16)]
+
+
+def test_agents_ring_until_the_last_of_them_stops() -> None:
+    """The caller hears a message after that, and an agent who was busy is told last."""
+    legs = [rang("1000", 20.0), rang("1001", 0.5, cause="USER_BUSY", q850=17)]
+    attempt = Attempt(app="inbound", call_dir="inbound", agents=None)
+    rung_agents.ask(attempt, [PLAN.read("1000"), PLAN.read("1001")])
+    rung_agents.fared(attempt, legs, Bridged(False, 19, timed_out=True, legs=legs))
+    assert attempt.rang_until == max(leg.ended_at or 0.0 for leg in legs)
 
 
 def test_agent_with_two_phones_has_the_outcome_that_says_most() -> None:
