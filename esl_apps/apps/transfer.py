@@ -111,8 +111,9 @@ class TransferCall:
             return
         conclude(attempt, end, failed, self.second_party)
         for charge in attempt.charges:
-            # Those of the leg that stayed go on from the call before.
-            charge.end()
+            # Those of the leg that stayed go on from the call before. How it ended is known a second after it, if the
+            # new party has gone on with another one.
+            charge.end(ago=node_clock.now() - end.at)
 
     @property
     def consults(self) -> bool:

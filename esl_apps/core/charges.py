@@ -248,10 +248,11 @@ class Charge:
             self.stale = self.since - self._opened > FRESH
             self._on_change(self)
 
-    def end(self, talked: float | None = None) -> None:
-        """End it. ``talked``: seconds; None: those that this process has seen."""
+    def end(self, talked: float | None = None, *, ago: float = 0.0) -> None:
+        """End it. ``talked``: seconds; None: those that this process has seen. ``ago``: seconds since its leg ended."""
         if not self.ended and self._clock is not None and self._on_change is not None:
-            self._talked = self.spent(self._clock()) if talked is None else max(0.0, talked)
+            seen = self.spent(self._clock() - max(0.0, ago))
+            self._talked = seen if talked is None else max(0.0, talked)
             self._on_change(self)
 
     def adopt(self) -> None:

@@ -110,6 +110,16 @@ def test_charge_ends_with_the_time_that_the_switch_said(talked: float, spent: fl
     assert one.spent(clock.now) == spent
 
 
+def test_charge_ends_when_its_leg_did_although_it_is_told_late() -> None:
+    now = 100.0
+    charge = Charge("ref", [Level("account:a", Limits(minutes_per_day=10))], None)
+    charge.open(lambda: now, lambda _charge: None)
+    charge.talk()
+    now = 130.0
+    charge.end(ago=1.5)
+    assert charge.spent(now) == 28.5
+
+
 def test_charge_that_rang_for_long_is_stale() -> None:
     clock = Clock()
     one = charge(clock)
