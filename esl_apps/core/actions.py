@@ -60,7 +60,8 @@ class Action(Struct, frozen=True, omit_defaults=True):
     session: str = ""
     """That call's session (``transfer/join``)."""
     seconds: float | None = None
-    """Those of the leg that asks which are in the records until now; None: no node placed it (``parted``)."""
+    """Those of the leg that asks which are in the records until now; None: no node placed it (``parted``). Those since
+    its end; None: it isn't known (``consulted``)."""
 
 
 class CallState(Struct, frozen=True):

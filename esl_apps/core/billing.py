@@ -58,13 +58,12 @@ def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]
     }
 
 
-def note_parting(old: Attempt, now: float) -> None:
-    """Note what the legs of a talk took from which one is about to be transferred. The one that leaves is ended by the
-    switch in this moment."""
+def note_parting(old: Attempt, a_until: float, b_until: float) -> None:
+    """Note what the two legs of a talk took that its parties leave: until when each was in it."""
     if old.bridged_at is not None:
-        old.b_seconds = max(0.0, now - old.bridged_at)
+        old.b_seconds = max(0.0, b_until - old.bridged_at)
     if old.placed and old.answered_at is not None:
-        old.a_seconds = max(0.0, now - old.answered_at)
+        old.a_seconds = max(0.0, a_until - old.answered_at)
 
 
 def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:

@@ -265,7 +265,8 @@ class Attended:
                 self._undo(live)
         old.note(JOIN, f"to {action.next}")
         _unmute(live)
-        note_parting(old, node_clock.now())
+        now = node_clock.now()
+        note_parting(old, now, now)
         if old.recording != talk.OFF:
             with suppress(SwitchUnavailable, ReplyError):
                 live.switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")

@@ -313,6 +313,8 @@ class Consulting:
             leg=attempt.bleg_uuid or "",
             to=asked.to,
             next=asked.next,
+            # The switch parts them at once, and the node hears that some tenths of a second later.
+            seconds=node_clock.now() - attempt.timeline[-1].at,
         )
         live = services.calls.live.get(old_ref)
         try:
@@ -320,8 +322,7 @@ class Consulting:
                 # The party on hold has left.
                 pass
             elif live is not None:
-                # It was adopted, too, and this one may have ended long ago.
-                self._consulted(live, action, attempt.timeline[-1].at if live.had_by else None)
+                self._consulted(live, action)
             elif (call := services.store.call(old_ref)) is not None and call["state"] != terms.ENDED:
                 services.acting.act(call, action)
         except (StoreUnavailable, Undone) as error:
@@ -336,8 +337,8 @@ class Consulting:
                 return variable(switch, attempt.aleg_uuid, "esl_call_ref") == ref
         return False
 
-    def _consulted(self, live: Live, action: Action, at: float | None = None) -> None:
-        """Go on after a consultation. ``at``: when it ended; None: now."""
+    def _consulted(self, live: Live, action: Action) -> None:
+        """Go on after a consultation."""
         old = live.attempt
         if old.ended or old.consultation != action.ref:
             return
@@ -350,7 +351,8 @@ class Consulting:
         else:
             now = node_clock.now()
             # By another node's clock, perhaps.
-            self.part(live, consults, action, now if at is None else max(old.bridged_at or now, min(at, now)))
+            at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))
+            self.part(live, consults, action, at)
         live.poke()
 
     def part(self, live: Live, leaves: str, action: Action, at: float) -> None:
@@ -358,14 +360,17 @@ class Consulting:
 
         ``at``: when the switch parted or joined them. One call is billed up to then, the next one from then on.
         """
-        old = live.attempt
-        note_parting(old, at)
+        old, now = live.attempt, node_clock.now()
+        # A party that hasn't been joined with another one is hung up now.
+        stays_until = at if action.step == JOINED else now
+        a_leaves = leg_of(old, leaves) == old.aleg_uuid
+        note_parting(old, *((at, stays_until) if a_leaves else (stays_until, at)))
         if old.recording != talk.OFF:
             self._order(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
         recorded = old.recording == talk.ON
         new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:
-            end(old, leaves, at)
+            end(old, leaves, stays_until)
             self._services.calls.reap(live.switch, old.call_ref)
             return
         self._transferring.hand_over(old, new.attempt, other_party(leaves), new.attempt.aleg_uuid or "")
@@ -439,7 +444,7 @@ class Consulting:
                     continue
                 action = self._outcome(live, asked, 0)
                 if action.step == JOINED:
-                    self._consulted(live, action, asked["record"]["ended_at"] - node_clock.clock.shift)
+                    self._consulted(live, action)
                 return
         finally:
             self._deserted.discard(attempt.call_ref)
@@ -458,8 +463,10 @@ class Consulting:
     def _outcome(self, live: Live, asked: Mapping[str, Any], legs: int) -> Action:
         """Return how a consultation has ended, from its record and from the legs that are up."""
         attempt = live.attempt
-        action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "")
-        new = (asked.get("record") or {}).get("transferred_to")
+        record = asked.get("record") or {}
+        ago = node_clock.shown(node_clock.now()) - record["ended_at"] if record else None
+        action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "", seconds=ago)
+        new = record.get("transferred_to")
         if new is None:
             return action
         leg, held = "", leg_of(attempt, other_party(attempt.consults or terms.AGENT))

@@ -199,7 +199,7 @@ class Following:
         end = end_of(aleg, bleg, now)
         if attempt.consultation is not None and (aleg or bleg) is not None:
             # The party that asks goes on there, on a leg that hasn't ended.
-            note_parting(attempt, end.at)
+            note_parting(attempt, end.at, end.at)
         note_legs(attempt, aleg, bleg, second_party(attempt))
         if bleg is not None and end.both_up:
             self._joined(attempt, bleg)

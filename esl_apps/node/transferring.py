@@ -107,7 +107,8 @@ class Transferring:
                 old.transferred_to = None
         if not moved:
             raise not_now(old, "the call is ending")
-        note_parting(old, node_clock.now())
+        now = node_clock.now()
+        note_parting(old, now, now)
         self.let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
         self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by, node_clock.now())

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from esl_apps.store import keys
 from tests.rig.base import Rig, Script, eventually
 from tests.support import temporary
 from tests.support.callers import AGENT, CALLEE, CALLER, CALLER_E164, CARDS, CB, DISA, DISA_PIN, E164, card, disa_config
@@ -29,7 +30,7 @@ def CONFIG(config: dict[str, Any]) -> None:
     config["spool"]["dir"] = str(temporary.make_folder("spool-"))
     config["accounts"]["acme"].pop("integrator")
     config["accounts"]["acme"]["caller_id"] = accounts["acme"]["caller_id"]
-    config["integrators"][0].update(payload="v4", session_records=True)
+    config["integrators"][0].update(payload="v4", session_records=True, limits={"minutes_per_day": 1000})
     config["inbound"] = {DID: {"integrator": "acme", "agents": [AGENT], "ring_timeout": 5}}
 
 
@@ -206,6 +207,54 @@ def test_billing_transfer_has_each_leg_once(rig: Rig, node: Node, redis: RedisSe
     assert total == pytest.approx(sum(legs["a"] + legs["b"]), abs=3 * WITHIN)
     assert [record["gateway"] for record in records] == ["pstn", "pstn"]
     assert all(record["account_id"] is None and record["number_e164"] for record in records)
+
+
+def test_billing_transferred_party_pays_until_it_leaves(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """The customer is transferred to an agent, who is then transferred in turn."""
+    for number in (AGENT, "1001", "1002", "1003"):
+        rig.phone(number, Script(answer_after=0.1))
+    ref = node.call(AGENT, "1001")
+    for to, by in (("1002", "agent"), ("1003", "callee")):
+        eventually(lambda ref=ref: node.get(ref)["state"] == "bridged")  # type: ignore[misc]
+        answer = request(node.api, "POST", f"/click2dial/calls/{ref}/transfer", {"to": to, "by": by})
+        assert answer.status == 202, answer.body
+        ref = answer.json["transfer_ref"]
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    time.sleep(0.3)
+    node.delete(ref)
+    records, closing = session(redis)
+    # The agent's own leg costs nothing.
+    talked = closing["a_seconds"] + closing["b_seconds"] - records[0]["a_seconds"]
+
+    def paid() -> float:
+        return float(redis.client.hget(keys.usage_sums("integrator:acme"), f"d{int(time.time() // 86400)}"))
+
+    eventually(lambda: abs(paid() - talked) < 0.3, 10)
+
+
+@pytest.mark.parametrize("by", ["agent", "callee"])
+def test_billing_completed_consultation_has_each_leg_once(rig: Rig, node: Node, redis: RedisServer, by: str) -> None:
+    """The node learns of the end of the leg that asked some tenths of a second later."""
+    rig.phone(AGENT, Script(answer_after=0.1))
+    rig.outside(CALLEE, Script(answer_after=0.2))
+    rig.outside("0820005678", Script(answer_after=0.1))
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    body = {"to": "0820005678", "mode": "consult", "by": by}
+    asked = request(node.api, "POST", f"/click2dial/calls/{ref}/transfer", body).json["transfer_ref"]
+    eventually(lambda: node.get(asked)["state"] == "bridged")
+    time.sleep(0.3)
+    assert request(node.api, "POST", f"/click2dial/calls/{ref}/transfer/complete").status == 202
+    time.sleep(0.5)
+    rig.api("hupall NORMAL_CLEARING")
+    records, _closing = session(redis)
+    eventually(lambda: rig.live_channels() == 0)
+    legs = billed(rig)
+    second, first, third = records
+    assert (second["call_ref"], first["call_ref"]) == (asked, ref)
+    leaves, stays = ("a_seconds", "b_seconds") if by == "agent" else ("b_seconds", "a_seconds")
+    ours = [first[leaves], first[stays] + third["a_seconds"], second["b_seconds"] + third["b_seconds"]]
+    assert sorted(ours) == pytest.approx(sorted(legs["a"] + legs["b"]), abs=WITHIN)
 
 
 @pytest.mark.parametrize("by", ["agent", "callee"])

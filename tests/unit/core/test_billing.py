@@ -82,10 +82,23 @@ def test_ringing_ends_with_the_answer_or_the_call() -> None:
     assert record["ring_seconds"].callee == 6.75
 
 
+@pytest.mark.parametrize("party", ["agent", "callee"])
+def test_ringing_ends_before_the_prompt_that_says_so(party: str) -> None:
+    one = attempt(answered_at=1002.0)
+    note_legs(one, None, leg(None, 1005.0, ringing_at=1004.0), party)
+    assert getattr(recorded(one, 1010.0)["ring_seconds"], party) == 1.0
+
+
 def test_ringing_that_no_event_told_is_read_from_the_leg() -> None:
     one = attempt(bridged_at=1005.0)
     note_legs(one, None, leg(1005.0, 1006.0, ringing_at=1004.0))
     assert recorded(one, 1006.0)["ring_seconds"].callee == 1.0
+
+
+def test_parting_is_of_each_leg_by_itself() -> None:
+    one = attempt(placed=True, answered_at=1002.0, bridged_at=1005.0)
+    note_parting(one, 1010.0, 1010.5)
+    assert (one.a_seconds, one.b_seconds) == (8.0, 5.5)
 
 
 # Sessions ------------------------------------------------------------------------------------------------
@@ -163,7 +176,7 @@ def talk() -> Attempt:
 def transferred(old: Attempt, leg_uuid: str, at: float) -> Attempt:
     """The call in which a leg goes on."""
     new = attempt(session_ref=old.session_ref, answered_at=at, bridged_at=at + 3, dialed_at=at, aleg_uuid=leg_uuid)
-    note_parting(old, at)
+    note_parting(old, at, at)
     old.end("answered", 16, "agent", at)
     divide_leg(old, new, leg_uuid)
     return new
