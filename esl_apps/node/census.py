@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import msgspec
 from gevent.lock import Semaphore
@@ -42,6 +43,22 @@ class Census:
                     found.setdefault(ref, []).append(leg)
             self._counted[switch.name] = counted, found
             return found
+
+
+def end_strangers(switch: Switch, room: str) -> None:
+    """Hang up the channels that have come into a conference by taking the place of another's.
+
+    They carry nothing of ours, and their sender can overwrite what the switch notes of a Replaces. What tells them is
+    the number that the switch has made up for them.
+
+    :raises SwitchUnavailable: :raises ReplyError:
+    """
+    listed = msgspec.json.decode(switch.api("show channels as json"))
+    for row in listed.get("rows", ()):
+        if row["dest"] == f"answer,conference:{room}":
+            with suppress(ReplyError):
+                # It may have ended by now.
+                switch.api(f"uuid_kill {row['uuid']} CALL_REJECTED")
 
 
 def is_parked(legs: Sequence[Event], after: Collection[str]) -> bool:

@@ -11,7 +11,7 @@ from tests.attack.forgeries import VICTIM
 from tests.attack.stand import AGENT, DIDS, Stand
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import PhoneLeg, Script, ended, eventually
-from tests.support.node import asks
+from tests.support.node import ADMIN_TOKEN, asks, request
 
 pytestmark = ON_FREESWITCH
 
@@ -86,3 +86,26 @@ def channels(stand: Stand) -> list[dict[str, str]]:
 
     eventually(listed)
     return rows
+
+
+def test_invite_that_replaces_a_conferences_party_hears_nothing(stand: Stand) -> None:
+    """A leg that is alone on its channel: the switch has the stranger's do the same, and so join the conference."""
+    stand.reset()
+    taken = stand.records_made()
+    parties = [stand.rig.outside(f"2783111222{i}", Script(answer_after=0.1)) for i in range(2)]
+    for i in range(2):
+        order = {"callback_delay": 0, "a_leg_number": f"083111222{i}", "b_leg_number": "conference:board"}
+        path = "/v2/accounts/acme/cccps/autodial"
+        assert request(stand.node.admin, "PUT", path, {"data": order}, token=ADMIN_TOKEN).status == 201
+    eventually(lambda: stand.rig.api("conference list").count("sofia/") == 2)
+    call_id = parties[0].calls[0].leg.headers["call-id"][0]
+    stranger = stand.rig.raw_call(
+        "1", [("Replaces", f"{call_id};from-tag=a;to-tag=b;call_id=x")], sender="<sip:1@127.0.0.1>"
+    )
+    assert stranger.wait() == 200
+    ended(parties[0].calls[0])
+    eventually(lambda: stand.rig.api("conference list").count("sofia/") == 1)
+    eventually(lambda: stand.rig.live_channels() == 1)
+    parties[1].calls[0].hangup()
+    assert [record["end_reason"] for record in stand.records(taken)] == ["answered"] * 2
+    stranger.hangup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -213,3 +214,27 @@ def test_sip_stranger_with_a_phones_headers_is_refused(stand: Stand) -> None:
     assert records
     assert {record["end_reason"] for record in records} == {"rejected"}
     stand.nobody_got_in()
+
+
+@pytest.mark.parametrize("talking", [False, True])
+def test_notify_talk_of_a_caller_ends_the_call(stand: Stand, *, talking: bool) -> None:
+    """FreeSWITCH takes the caller's leg from the node, and looks for an extension that isn't there."""
+    stand.reset()
+    taken = stand.records_made()
+    callee = stand.rig.outside(f"27{CALLEE[1:]}", Script(answer_after=0.1))
+    call = stand.rig.raw_call(DIDS["dialthrough"], [], sender=f"<sip:{VICTIM}@127.0.0.1>")
+    assert call.wait() == 200
+    eventually(lambda: asks(stand.rig, "enter_number"))
+    if talking:
+        for key in f"{CALLEE}#":
+            call.request("INFO", [], f"Signal={key}\r\nDuration=100\r\n", "application/dtmf-relay")
+            assert call.answer() == 200
+            time.sleep(0.15)  # a key sooner than that may be the same one by another way
+        eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    call.request("NOTIFY", [("Event", "talk"), ("Subscription-State", "active")])
+    assert call.answer() == 200
+    eventually(lambda: stand.rig.live_channels() == 0)
+    (record,) = stand.records(taken)
+    assert (record["end_reason"] == "answered") is talking, record
+    assert (record["number"] is not None) is talking
+    call.hangup()

@@ -323,6 +323,31 @@ def test_calls_leg_that_a_stranger_replaces_ends_all(
     eventually(lambda: hupalls(bench) == [call, blegs, call, blegs])
 
 
+@pytest.mark.parametrize("listed", [None, "not JSON", "-ERR busy"])
+def test_calls_stranger_in_a_partys_place_in_a_conference_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, listed: str | None
+) -> None:
+    monkeypatch.setattr(calls_module, "_ONCE_MORE", 0.02)
+    rows = [
+        {"uuid": UUID, "dest": "27831112222"},
+        {"uuid": OTHER_UUID, "dest": "answer,conference:acme~board@default"},
+        {"uuid": B, "dest": "answer,conference:other~board@default"},
+    ]
+    answer = listed or json.dumps({"row_count": 3, "rows": rows})
+    bench.switch.answers["api show channels"] = api_response(answer)
+    ref = begin(bench).attempt.call_ref
+    doing: dict[str, Any] = {
+        "variable_current_application": "conference",
+        "variable_current_application_data": "acme~board@default",
+    }
+    bench.switch.say(ends("ATTENDED_TRANSFER", 16, uuid=UUID, answered=True, variable_esl_call_ref=ref, **doing))
+    killed = f"api uuid_kill {OTHER_UUID} CALL_REJECTED"
+    eventually(lambda: bench.switch.heard.count("api show channels as json") == 2)
+    eventually(lambda: len(hupalls(bench)) == 4)
+    wanted = [] if listed else [killed] * 2
+    eventually(lambda: [text for text in bench.switch.heard if "uuid_kill" in text] == wanted)
+
+
 @pytest.mark.parametrize("destination", ["blind:0820001234", "sofia/x att: y"])
 def test_calls_leg_that_was_transferred_blindly_ends_alone(bench: Bench, destination: str) -> None:
     attempt = begin(bench).attempt
