@@ -51,6 +51,8 @@ class Kept(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The ``call_ref`` of the call in which the other two will be joined."""
     back: bool = False
     """The party that asked goes back to the one on hold."""
+    max_duration: float | None = None
+    """Seconds left of what the request for the first call allows, once the new party has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class TransferCall:
     """The new party: an agent, if a customer stays."""
     record: bool
     """The call before was being recorded, so this one is, too. One whose recording was paused or stopped isn't."""
+    longest: float | None = None
+    """Seconds that the two may talk, by the request for the first call; None: it doesn't say."""
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
         """The new leg's. Whoever dialled the first call pays."""
@@ -150,6 +154,9 @@ class TransferCall:
     def _dial(self, call: Call, policy: AppPolicy, variables: Mapping[str, str]) -> Bridged:
         attempt, client, settings = self.attempt, self.client, policy.settings
         lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
+        if self.longest is not None and not self.consults:
+            # A consultation doesn't end with the call on hold.
+            lengths.append(self.longest)
         bleg = Bleg(
             caller_id=self.shown,
             timeout=client.callee_timeout,
@@ -226,6 +233,7 @@ def new_call(
         shown = (agent if to.is_extension else old.dial_number) or "anonymous"
     second = terms.AGENT if leaves == terms.AGENT else terms.CALLEE
     record = old.recording == talk.ON
+    longest = seconds_left(old)
     stays = plan.find(customer if leaves == terms.AGENT else agent)
     attempt = Attempt(
         app=REF,
@@ -241,11 +249,20 @@ def new_call(
         session_at=old.session_at,
         session_answered_at=old.session_answered_at,
         language=old.language,
-        order=msgspec.to_builtins(Kept(to.dialled, shown, second, record)),
+        order=msgspec.to_builtins(Kept(to.dialled, shown, second, record, max_duration=longest)),
         **named,
     )
     attempt.dialled(node_clock.now())
-    return TransferCall(attempt, to, shown, client, second, record)
+    return TransferCall(attempt, to, shown, client, second, record, longest)
+
+
+def seconds_left(old: Attempt) -> float | None:
+    """Return the seconds that a talk may still last, by the request for its session's first call; None: it doesn't
+    say."""
+    asked = (old.order or {}).get("max_duration")
+    if not isinstance(asked, int | float):
+        return None
+    return max(1.0, asked - (0.0 if old.bridged_at is None else node_clock.now() - old.bridged_at))
 
 
 def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> TransferCall | None:
@@ -258,7 +275,7 @@ def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> TransferCall | N
         return None
     if client is None:
         return None
-    return TransferCall(attempt, to, kept.shown, client, kept.second_party, kept.record)
+    return TransferCall(attempt, to, kept.shown, client, kept.second_party, kept.record, kept.max_duration)
 
 
 def second_party(attempt: Attempt) -> str | None:

@@ -176,11 +176,11 @@ class Consulting:
     def _left(self, old: Attempt) -> int:
         """Return for how many seconds a call may still go on."""
         client = self._services.policy.clients[old.integrator or ""]
-        asked = (old.order or {}).get("max_duration")
+        asked = transfer.seconds_left(old)
         lengths = [charge.longest for charge in old.charges if charge.longest is not None]
-        longest = min([client.longest, *lengths, *([asked] if isinstance(asked, int | float) else [])])
         began = node_clock.now() if old.bridged_at is None else old.bridged_at
-        return max(1, round(longest - (node_clock.now() - began)))
+        left = min([client.longest, *lengths]) - (node_clock.now() - began)
+        return max(1, round(left if asked is None else min(left, asked)))
 
     def _complete(self, live: Live, _action: Action) -> None:
         """Let the party that asks hang up."""

@@ -83,6 +83,19 @@ def test_blind_transfer_of_an_inbound_caller(rig: Rig, node: Node, redis: RedisS
     assert (second["extension"], second["number"], second["hung_up_by"]) == ("1001", CALLEE, "callee")
 
 
+def test_blind_transfer_keeps_the_longest_duration(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.phone("1000", Script(answer_after=0.1))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1))
+    rig.phone("1001", Script(answer_after=0.1))
+    ref = node.call("1000", CALLEE, max_duration=2)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    new = transfer(node, ref, to="1001").json["transfer_ref"]
+    eventually(lambda: callee.calls[0].leg.ended_at)
+    first, second = records(redis, ref, new)
+    assert (second["end_reason"], second["hung_up_by"]) == ("answered", "system")
+    assert 1.5 < first["b_seconds"] + second["b_seconds"] < 5
+
+
 @pytest.mark.parametrize(
     ("script", "reason"),
     [

@@ -8,7 +8,7 @@ import pytest
 
 from esl_apps.apps import second_party, transfer
 from esl_apps.apps.transfer import TransferCall
-from esl_apps.core import talk, terms
+from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.order import IntegratorRules
@@ -88,6 +88,28 @@ def test_transfer_of_a_call_without_a_recording_has_none(recording: dict[str, st
     call = ScriptedCall([talks()], ended(b=bleg()))
     run(call, new("agent", "1001", **recording))
     assert "execute_on_answer" not in call.did("bridge")[0][0]
+
+
+def test_transfer_has_what_is_left_of_the_longest_duration() -> None:
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    first = {"max_duration": 60}
+    made = new("agent", "1001", order=first, bridged_at=node_clock.now() - 20.0)
+    run(call, made)
+    longest = call.did("bridge")[0][3]
+    assert 39.0 < longest <= 40.0
+    # Another process takes it over, and it is transferred again.
+    restored = transfer.restore(made.attempt, call, POLICY)
+    assert restored is not None
+    assert restored.longest == longest
+    made.attempt.bridged_at = node_clock.now() - 15.0
+    assert 24.0 < (transfer.seconds_left(made.attempt) or 0.0) <= 25.0
+
+
+def test_consultation_is_not_bound_by_the_longest_duration() -> None:
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    made = asking(order={"max_duration": 60}, bridged_at=node_clock.now() - 20.0)
+    run(call, made)
+    assert call.did("bridge")[0][3] == CLIENT.longest
 
 
 def test_transfer_to_a_busy_agent_says_so() -> None:
