@@ -53,6 +53,7 @@ TRIALS: Sequence[Command] = (
     ("ZREVRANGEBYLEX", _ZSET, "+", "-"),
     ("ZRANGEBYSCORE", _ZSET, "-inf", "+inf"),
     ("ZREMRANGEBYSCORE", _ZSET, "-inf", "-1"),
+    ("ZREMRANGEBYRANK", _ZSET, "0", "-100"),
     ("ZREMRANGEBYLEX", _ZSET, "-", "(a"),
     ("ZREM", _ZSET, "a"),
     ("SADD", _SET, "a"),
