@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from esl_apps.apps import APPLICATIONS
 from esl_apps.cli import browser_profiles, check
 from esl_apps.prompts import PROMPTS
 from tests.support import ROOT, TLS
@@ -88,14 +89,16 @@ def test_check_json_has_a_line_for_each_result(run: Run, good: Settings) -> None
     [
         ({"wakeup": {"number": "0115553000", "account": "acme"}}, []),
         ({"wakeup": {"account": "acme"}}, ["applications.wakeup: Object missing required field `number`"]),
-        ({"wakeups": {}}, ["applications.wakeups: no such application; those with settings are: wakeup"]),
+        ({"wakeups": {}}, ["applications.wakeups: no such application; those with settings are: {}"]),
     ],
 )
 def test_check_reads_the_sections_of_applications(
     run: Run, good: Settings, section: dict[str, Any], told: list[str]
 ) -> None:
     good["applications"] = section
-    assert failures(run, good) == told
+    with_settings = ", ".join(sorted(ref for ref, one in APPLICATIONS.items() if one.settings is not None))
+    assert "wakeup" in with_settings
+    assert failures(run, good) == [line.replace("{}", with_settings) for line in told]
 
 
 def test_check_warnings_alone_are_success(run: Run, good: Settings) -> None:
