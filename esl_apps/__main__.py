@@ -3,10 +3,21 @@
 import sys
 
 from esl_apps.cli import main as cli
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.parser import parser
 
 
 def main() -> None:
+    try:
+        status = _run()
+    except KeyboardInterrupt:
+        # While modules were imported. Later, the command line answers it.
+        print("esl-apps: interrupted", file=sys.stderr)
+        status = Exit.INTERRUPTED
+    sys.exit(status)
+
+
+def _run() -> int:
     # A terminal that lacks a letter shows its code.
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -14,7 +25,7 @@ def main() -> None:
     arguments = parser().read(sys.argv[1:])
     if arguments.waits:
         patch()
-    sys.exit(cli.run(arguments))
+    return cli.run(arguments)
 
 
 def patch() -> None:

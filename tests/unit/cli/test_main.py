@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps import __version__
+from esl_apps import __main__, __version__
 from esl_apps.cli import calls, main
 from esl_apps.cli.parser import parser
 from tests.support import zygote
@@ -270,3 +270,18 @@ def test_config_is_taken_from_the_environment(run: Run, settings: Settings, monk
 def test_config_of_an_empty_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESL_APPS_CONFIG", "")
     assert parser().parse_args(["calls"]).config == "/etc/esl_apps/esl_apps.yml"
+
+
+def test_main_interrupted_at_its_imports_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["esl-apps", "calls"])
+    monkeypatch.setattr(sys, "stdout", None)  # which a process of its own may reconfigure
+    monkeypatch.setattr(__main__, "patch", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "esl-apps: interrupted\n"
