@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
+
+import phonenumbers
+from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from esl_apps.config.model import sections
 from esl_apps.config.rules.context import Context, Finding, Rule
@@ -92,6 +96,21 @@ def nothing_limits_spending(c: Context) -> Iterator[Finding]:
         yield "spending", "no limit and no breaker: nothing stops a fraud before the bill comes"
 
 
+def extensions_are_telephone_numbers(c: Context) -> Iterator[Finding]:
+    """An extension is dialled past ``call_restriction`` and the limits of destinations, and is never premium."""
+    dial = c.config.dial
+    for kind in (PhoneNumberType.PREMIUM_RATE, PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE):
+        number = phonenumbers.example_number_for_type(dial.region, kind)
+        if number is None:
+            continue
+        national = re.sub(r"\D", "", phonenumbers.format_number(number, PhoneNumberFormat.NATIONAL))
+        e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+        for text in (national, e164.removeprefix("+"), e164):
+            if re.fullmatch(dial.extensions, text):
+                yield "dial.extensions", f"takes telephone numbers, as {text}: no rule or limit of a destination holds"
+                return
+
+
 def everyone_is_trusted(c: Context) -> Iterator[Finding]:
     for i, text in enumerate(c.config.trust):
         if ipaddress.ip_network(text).prefixlen == 0:
@@ -124,6 +143,7 @@ WARNINGS: tuple[Rule, ...] = (
     every_address_is_a_switch,
     switches_are_sent_to_themselves,
     nothing_limits_spending,
+    extensions_are_telephone_numbers,
     everyone_is_trusted,
     locks_are_longer_than_an_hour,
     redis_database_is_not_a_number,

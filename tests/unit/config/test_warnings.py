@@ -132,6 +132,23 @@ def test_no_limit_is_warned_about(spending: str) -> None:
     assert told == ["f.yml:4: spending: no limit and no breaker: nothing stops a fraud before the bill comes"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "region", "text"),
+    [
+        (r"\d+", "ZA", "0862345678"),
+        (r"\d{3,11}", "ZA", "0862345678"),
+        (r"0711\d{6}", "ZA", "0711234567"),
+        (r"\+\d+", "ZA", "+27862345678"),
+        (r"\d{3,10}", "US", "9002345678"),
+        (r"\d{3,6}", "ZA", ""),
+        (r"[1-8]\d{2,4}", "US", ""),
+    ],
+)
+def test_extensions_that_take_telephone_numbers_are_warned_about(pattern: str, region: str, text: str) -> None:
+    told = f"f.yml:7: dial.extensions: takes telephone numbers, as {text}: no rule or limit of a destination holds"
+    assert warned(SOUND + f"dial: {{region: {region}, extensions: '{pattern}'}}\n") == ([told] if text else [])
+
+
 def test_trust_in_everyone_is_warned_about() -> None:
     assert warned(SOUND + "trust: [10.0.0.0/8, '::/0']\n") == [
         "f.yml:7: trust[1]: every address: anyone can claim to be any caller"
