@@ -182,7 +182,8 @@ class Charge:
         self._prepaid = Raw(b"{}")
         """The payments before the talk, as JSON: a quarter of the memory, and each state is written with them."""
         self.provisional = False
-        """A stranger may have caused it: its call doesn't count if it ends so."""
+        """A stranger may have caused it: if it ends so, its call doesn't count for a customer, nor, unless it was
+        answered, for anyone."""
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.outlives = False

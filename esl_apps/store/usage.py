@@ -314,7 +314,7 @@ class UsageStore:
             for charge in in_turns("minutes", charges, 200):
                 spent = charge.spent(self._seconds())
                 for ticket in charge.tickets:
-                    uncounted = ticket.counted if charge.ended and charge.provisional else ""
+                    uncounted = ticket.counted if _is_uncounted(charge, ticket) else ""
                     if not ticket.timed and not uncounted:
                         continue
                     unused = ticket.unused(spent) if charge.ended or charge.stale else []
@@ -450,6 +450,16 @@ class UsageStore:
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()
+
+
+def _is_uncounted(charge: Charge, ticket: Ticket) -> bool:
+    """Return whether a call that has ended doesn't count after all.
+
+    If it was answered it costs money. Then it counts for what protects the operator: the limits of the installation,
+    and breakers. A customer's own calls are not used up.
+    """
+    answered = charge.since is not None
+    return charge.ended and charge.provisional and (not answered or ticket.bound.key.startswith(("card:", "account:")))
 
 
 def _lowest(texts: Iterable[str]) -> str:

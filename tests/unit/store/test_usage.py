@@ -319,6 +319,28 @@ def test_call_that_a_stranger_caused_does_not_count(
     assert begins(usage, charge("e", limits)) is not None
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_answered_call_of_a_stranger_counts_for_the_installation(
+    usage: UsageStore, clock: Clock, server: RedisServer, *, answered: bool
+) -> None:
+    """It costs money: made-up missed calls to a thousand mailboxes must trip a breaker."""
+    two = Limits(calls_per_day=2)
+    levels = [Level("system", two, Breaker(two)), Level("account:a", two, Breaker(two)), Level("card:1", two)]
+    one = of("a", *levels)
+    one.provisional = True
+    assert begins(usage, one) is None
+    if answered:
+        talks(usage, one, clock, 8)
+    else:
+        one.end()
+        usage.settle()
+    counted = {key: taken(server, "n", key) for key in ("system", "breaker:system", "account:a", "breaker:account:a")}
+    assert counted == dict.fromkeys(("system", "breaker:system", "breaker:account:a"), float(answered)) | {
+        "account:a": 0
+    }
+    assert taken(server, "n", "card:1") == 0
+
+
 def test_calls_of_a_day_end_at_midnight(usage: UsageStore, other: UsageStore, clock: Clock) -> None:
     one = Limits(calls_per_day=1)
     assert begins(usage, charge("a", one)) is None
