@@ -97,6 +97,8 @@ class ControlServer:
             answer = self._handle(environ["REQUEST_METHOD"], path, body, query)
         except ControlError as error:
             status, answer = error.status, {"error": str(error)}
+        except json.JSONDecodeError as error:
+            status, answer = "400 Bad Request", {"error": f"the body isn't JSON: {error}"}
         except (ValueError, TypeError, KeyError) as error:
             status, answer = "400 Bad Request", {"error": f"{type(error).__name__}: {error}"}
         if isinstance(answer, str):
