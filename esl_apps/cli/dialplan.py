@@ -22,6 +22,7 @@ import phonenumbers
 from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.application import Extension
 from esl_apps.apps.legs import REFER
+from esl_apps.cli import new_files
 from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
@@ -117,12 +118,7 @@ def _write(files: Mapping[str, str], folder: Path) -> int:
     if folder.exists() and not folder.is_dir():
         print_error(f"{folder}: is a file; expected a folder")
         return 1
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        file = folder / name
-        if name == PROOF:
-            file.touch(mode=0o600)
-        file.write_text(text, encoding="utf-8")
+    new_files.write({folder / name: text for name, text in files.items()}, {folder / PROOF: 0o600})
     return 0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 
-from esl_apps.cli import completions, manual
+from esl_apps.cli import completions, manual, new_files
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error
 from esl_apps.cli.parser import Parser, near, parser
@@ -54,16 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _copy(wanted: list[str], folder: Path) -> int:
     """Write files below a folder; what is there already stays. :raises OSError: the folder can't be written."""
-    status = Exit.OK
-    for name in wanted:
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with file.open("x", encoding="utf-8") as stream:
-                stream.write(text_of(name))
-        except FileExistsError:
-            print_error(f"{file}: is there already, and stays as it is")
-            status = Exit.FAILED
-        else:
-            print(file)
-    return status
+    if folder.exists() and not folder.is_dir():
+        print_error(f"{folder}: is a file; expected a folder")
+        return Exit.FAILED
+    taken = [name for name in wanted if os.path.lexists(folder / name)]
+    new = {folder / name: text_of(name) for name in wanted if name not in taken}
+    new_files.write(new)
+    for file in new:
+        print(file)
+    for name in taken:
+        print_error(f"{folder / name}: is there already, and stays as it is")
+    return Exit.FAILED if taken else Exit.OK

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from esl_apps.cli import new_files
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.init import answers, templates, this_machine
 from esl_apps.cli.init.this_machine import Machine
@@ -65,17 +66,10 @@ def _show(made: dict[str, str]) -> None:
 
 def _write(made: dict[str, str], folder: Path) -> None:
     """:raises OSError: the folder can't be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in made.items():
-        file = folder / name
-        file.parent.mkdir(exist_ok=True)
-        mode = 0o600 if name in _PRIVATE else 0o755 if name == templates.SCRIPT else 0o644
-        # Never over another file, and with its mode from the beginning, whatever the umask.
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        os.fchmod(fd, mode)
-        with open(fd, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        print(file)
+    modes = {folder / name: 0o600 for name in _PRIVATE} | {folder / templates.SCRIPT: 0o755}
+    new_files.write({folder / name: text for name, text in made.items()}, modes)
+    for name in made:
+        print(folder / name)
 
 
 def _say_next(folder: Path, given: answers.Answers, machine: Machine) -> None:
