@@ -80,11 +80,11 @@ def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:
 def share_of(old: Attempt, leg: str) -> float | None:
     """Return the seconds that the records have of a leg of a call which has ended. None: no node placed that leg."""
     assert old.record is not None
+    earlier = old.before or Before()
     if leg != old.aleg_uuid:
-        return old.record.b_seconds or 0.0
+        return earlier.bleg + (old.record.b_seconds or 0.0)
     if not old.placed:
         return None
-    earlier = old.before or Before()
     return earlier.of_aleg + (old.record.a_seconds or 0.0)
 
 

@@ -70,6 +70,8 @@ class Before(msgspec.Struct):
     b_seconds: float = 0.0
     aleg: float | None = None
     """The seconds of the A-leg among them; None: ``a_seconds``. After a transfer, A was another one's leg before."""
+    bleg: float = 0.0
+    """Those of the B-leg. After a consultation, B was that call's before."""
 
     @property
     def of_aleg(self) -> float:

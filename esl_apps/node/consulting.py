@@ -41,6 +41,7 @@ from esl_apps.core.actions import (
 )
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.billing import carry_leg, divide_leg, note_parting, share_of
+from esl_apps.core.call_fields import Before
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
@@ -315,6 +316,7 @@ class Consulting:
             next=asked.next,
             # The switch parts them at once, and the node hears that some tenths of a second later.
             seconds=node_clock.now() - attempt.timeline[-1].at,
+            shared=(attempt.record.b_seconds if attempt.record is not None else None) or 0.0,
         )
         live = services.calls.live.get(old_ref)
         try:
@@ -398,6 +400,8 @@ class Consulting:
         joined = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next)
         attempt = joined.attempt
         attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg or None, True
+        if action.shared:
+            attempt.before = Before(bleg=action.shared)
         old.transferred_to = attempt.call_ref
         new = services.calls.begin(attempt, live.switch)
         new.attached = new.adopted = True
@@ -413,6 +417,8 @@ class Consulting:
         charges = joined.charges(policy)
         services.usage.adopt(*charges)
         attempt.pay(*charges)
+        for charge in charges:
+            charge.talk(node_clock.now() - at)
         attempt.enter(terms.AGENT_ANSWERED, at)
         attempt.enter(terms.BRIDGED, at)
         return new
@@ -476,7 +482,7 @@ class Consulting:
             # They may have hung up since.
             leg = next((kept.uuid for kept in self._services.switch_cdr.legs(new) if kept.uuid != held), "")
         to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
-        return replace(action, step=JOINED, leg=leg, to=to, next=new)
+        return replace(action, step=JOINED, leg=leg, to=to, next=new, shared=record.get("b_seconds") or 0.0)
 
     def _switch(self, attempt: Attempt) -> Switch | None:
         health = self._services.switch_pool.health.get(attempt.switch or "")

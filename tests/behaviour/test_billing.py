@@ -257,6 +257,39 @@ def test_billing_completed_consultation_has_each_leg_once(rig: Rig, node: Node, 
     assert sorted(ours) == pytest.approx(sorted(legs["a"] + legs["b"]), abs=WITHIN)
 
 
+@pytest.mark.parametrize("on", ["same node", "another node"])
+def test_billing_consultation_whose_new_party_goes_on(
+    rig: Rig, node: Node, redis: RedisServer, doomed: Node, on: str
+) -> None:
+    """It is joined with the customer, and then transferred: its leg is on three records."""
+    for number in (AGENT, "1001"):
+        rig.phone(number, Script(answer_after=0.1))
+    rig.outside(CALLEE, Script(answer_after=0.2))
+    rig.outside("0820005678", Script(answer_after=0.1))
+    first = node if on == "same node" else doomed
+
+    def transfer(ref: str, **body: str) -> str:
+        eventually(lambda: node.get(ref)["state"] == "bridged")
+        answer = request(node.api, "POST", f"/click2dial/calls/{ref}/transfer", body)
+        assert answer.status == 202, answer.body
+        new = str(answer.json["transfer_ref"])
+        eventually(lambda: node.get(new)["state"] == "bridged")
+        time.sleep(0.5)
+        return new
+
+    ref = first.call(AGENT, CALLEE)
+    transfer(ref, to="1001", mode="consult")
+    joined = request(node.api, "POST", f"/click2dial/calls/{ref}/transfer/complete").json["transfer_ref"]
+    transfer(joined, to="0820005678", by="callee")
+    rig.api("hupall NORMAL_CLEARING")
+    records, closing = session(redis)
+    eventually(lambda: rig.live_channels() == 0)
+    total = sum(seconds for legs in billed(rig).values() for seconds in legs)
+    assert len(records) == 4
+    assert sum((one["a_seconds"] or 0.0) + one["b_seconds"] for one in records) == pytest.approx(total, abs=4 * WITHIN)
+    assert closing["a_seconds"] + closing["b_seconds"] == pytest.approx(total, abs=4 * WITHIN)
+
+
 @pytest.mark.parametrize("by", ["agent", "callee"])
 @pytest.mark.parametrize("on", ["same node", "another node"])
 def test_billing_consultation_that_the_party_on_hold_leaves(

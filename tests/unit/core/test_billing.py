@@ -202,6 +202,15 @@ def test_transfer_divides_the_leg_of_the_party_that_stays(stays: str, since: flo
     assert (closing.a_seconds, closing.b_seconds, closing.a_rest_seconds) == (28.0, 22.0, 0.0)
 
 
+def test_transfer_of_a_consultations_party_has_each_second_once() -> None:
+    """B was answered at 1005, in the consultation, and joined with A at 1007."""
+    old = talk()
+    old.bridged_at, old.before = 1007.0, Before(bleg=2.0)
+    new = transferred(old, "B", 1010.0)
+    note_legs(new, leg(1005.0, 1030.0), None)
+    assert (old.b_seconds, new.a_seconds) == (3.0, 20.0)
+
+
 def test_transfer_of_a_transfer_has_each_second_once() -> None:
     old = talk()
     second = transferred(old, "B", 1010.0)
