@@ -21,7 +21,7 @@ from typing import Any
 
 import gevent
 
-from esl_apps.apps import transfer
+from esl_apps.apps import application, transfer
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.transfer import consultation
 from esl_apps.core import causes, node_clock, talk, terms
@@ -176,7 +176,10 @@ class Attended:
             raise Undone(503, "unavailable", error.summary) from None
         if own is not None:
             # Should it be no call of this node any more once it is joined, it has ended.
+            began = own.attempt.bridged_at
+            began = None if began is None else node_clock.shown(began)
             call = {"call_ref": ref, "callee": own.attempt.number, "state": terms.ENDED}
+            call |= {"app": own.attempt.app, "bridged_at": began}
         if call is None or ref == live.attempt.call_ref:
             raise Undone(404, "unknown", "no node has the phone's other call")
         try:
@@ -207,7 +210,10 @@ class Attended:
         _unmute(live)
         for leg in (phone, other.phone):
             self._transferring.let_go(live, leg, by_phone=False)
-        action = Action(CONSULTED, step=JOINED, leg=other.party, to=other.number.dialled, next=new)
+        began = other.call["bridged_at"] if application(other.call["app"]).second_party == terms.CALLEE else None
+        shared = 0.0 if began is None else max(0.0, node_clock.shown(at) - began)
+        to = other.number.dialled
+        action = Action(CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared)
         self._consulting.part(live, terms.AGENT, action, at)
         if has_phone(services.policy.settings, other.number):
             with suppress(SwitchUnavailable, ReplyError):

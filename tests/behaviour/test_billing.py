@@ -381,19 +381,30 @@ def test_billing_callback_of_a_node_killed_between_calls(
         node.start()
 
 
-def test_billing_two_calls_that_a_phone_joins(rig: Rig, node: Node, redis: RedisServer) -> None:
+@pytest.mark.parametrize("then", ["hang-up", "transfer"])
+def test_billing_two_calls_that_a_phone_joins(rig: Rig, node: Node, redis: RedisServer, then: str) -> None:
     agent = rig.phone(AGENT, Script(answer_after=0.1))
     customer = rig.outside(CALLEE, Script(answer_after=0.1))
     other = rig.outside("0820005678", Script(answer_after=0.1))
     for number in (CALLEE, "0820005678"):
         ref = node.call(AGENT, number)
         eventually(lambda ref=ref: node.get(ref)["state"] == "bridged")  # type: ignore[misc]
+    time.sleep(0.5)
     agent.calls[0].attend(agent.calls[1])
     eventually(lambda: all(call.leg.ended_at for call in agent.calls))
     time.sleep(1)
-    customer.calls[0].hangup()
+    if then == "transfer":
+        rig.phone("1001", Script(answer_after=0.1))
+        (joined,) = request(node.api, "GET", "/click2dial/calls?state=bridged").json["calls"]
+        body = {"to": "1001", "by": "callee"}
+        answer = request(node.api, "POST", f"/click2dial/calls/{joined['call_ref']}/transfer", body)
+        assert answer.status == 202, answer.body
+        eventually(lambda: node.get(answer.json["transfer_ref"])["state"] == "bridged")
+        other.calls[0].hangup()
+    else:
+        customer.calls[0].hangup()
     eventually(lambda: other.calls[0].leg.ended_at)
     records, closing = session(redis)
-    assert closing["calls"] == len(records) == 3
+    assert closing["calls"] == len(records) == (4 if then == "transfer" else 3)
     legs = billed(rig)
     assert closing["a_seconds"] + closing["b_seconds"] == pytest.approx(sum(legs["a"] + legs["b"]), abs=4 * WITHIN)
