@@ -157,8 +157,10 @@ def _connect(switch: Switch) -> str | None:
     while not switch.wait_up(0.05):
         if switch.last_error != untried:
             reason = re.sub(r"^\[Errno -?\d+\] ", "", str(switch.last_error))
-            hint = "; is FreeSWITCH running, with mod_event_socket on this address?" if "refused" in reason else ""
-            return reason if "password" in reason or "ACL" in reason else reason + hint
+            # What listens there may be another server, which waits for its client to speak.
+            hint = "; is FreeSWITCH running, with mod_event_socket on this address?"
+            silent = "Connection refused" in reason or "timed out" in reason
+            return reason + hint if silent else reason
         if time.monotonic() > deadline:
             return f"no answer within {WAIT:g} s"
     return None

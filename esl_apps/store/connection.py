@@ -93,7 +93,7 @@ class Connection:
             if isinstance(error, OSError):
                 raise NoAnswer(f"redis: the connection broke: {error.strerror or error}") from None
             if isinstance(error, hiredis.ProtocolError):
-                raise NoAnswer(f"redis: not a Redis: {error}") from None
+                raise NoAnswer(f"redis: {self._url.where}: not a Redis: {error}") from None
             raise
         return answers
 

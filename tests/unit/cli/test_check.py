@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from esl_apps.apps import APPLICATIONS
 from esl_apps.cli import browser_profiles, check
+from esl_apps.esl.switch import Switch
 from esl_apps.prompts import PROMPTS
 from tests.support import ROOT, TLS
 from tests.support.node import RedisServer
@@ -271,6 +272,25 @@ def test_check_refused_connection_fails_at_once(run: Run, settings: Settings) ->
         f"switch fs1: {address}: Connection refused; is FreeSWITCH running, with mod_event_socket on this address?"
     ]
     assert ran.err == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "asks"), [("timed out", True), ("the switch refused the password", False), ("refused by its ACL", False)]
+)
+def test_check_asks_for_freeswitch_at_a_silent_address(reason: str, asks: bool) -> None:
+    """As with the address of a Redis: it says nothing before its client does."""
+
+    class Silent:
+        last_error = "not connected yet"
+
+        def wait_up(self, seconds: float) -> bool:
+            self.last_error = reason
+            return False
+
+    told = check._connect(cast(Switch, Silent()))
+    assert told is not None
+    assert told.startswith(reason)
+    assert ("is FreeSWITCH running" in told) is asks
 
 
 def test_check_unknown_host_fails_at_once(run: Run, settings: Settings) -> None:
