@@ -16,7 +16,7 @@ from contextlib import suppress
 import gevent
 from gevent.event import AsyncResult
 
-from esl_apps.apps import transfer
+from esl_apps.apps import application, transfer
 from esl_apps.apps.click2dial import limit_fault
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.ringing import Originator
@@ -289,5 +289,6 @@ def other_party(party: str) -> str:
 
 def end(old: Attempt, leaves: str, at: float) -> None:
     """End a call that one of its parties has left for another."""
-    old.hold_time = round(talk.seconds(old, talk.HOLD, at)) or old.hold_time
+    if application(old.app).holds:
+        old.hold_time = round(talk.seconds(old, talk.HOLD, at)) or old.hold_time
     old.end(terms.ANSWERED, causes.NORMAL_CLEARING, leaves, at)

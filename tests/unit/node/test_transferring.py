@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from esl_apps.core import talk
 from esl_apps.core.actions import Action, Undone
+from esl_apps.core.attempt import Attempt
+from esl_apps.node import transferring
 from esl_apps.node.live import Live
 from esl_apps.prompts import PROMPTS
 from tests.support.bench import Bench, Build, click_talk
@@ -90,6 +93,16 @@ def test_transferring_to_what_may_not_be_dialled_is_422(bench: Bench, to: str) -
     assert (status, field) == (422, "to")
     assert commands(bench) == []
     assert live.attempt.transferred_to is None
+
+
+@pytest.mark.parametrize(("app", "seconds"), [("inbound", 7), ("click-dial", 30)])
+def test_transferring_keeps_an_inbound_callers_wait(app: str, seconds: int) -> None:
+    """Its ``hold_time`` is the wait for an agent, also if the caller was on hold later."""
+    old = Attempt(app=app, call_dir="inbound", bridged_at=1000.0, hold_time=7)
+    talk.hold(old, 1010.0, on=True)
+    transferring.end(old, "agent", 1040.0)
+    assert old.record is not None
+    assert old.record.hold_time == seconds
 
 
 def test_transferring_past_a_limit_is_429(build: Build) -> None:
