@@ -354,8 +354,9 @@ def test_outgoing_call_that_is_due_without_room_waits_on(build: Build) -> None:
 
 
 def test_outgoing_place_says_whether_it_answered(bench: Bench) -> None:
-    busy, answered = bench.outgoing.place(placed()), bench.outgoing.place(order := placed())
+    busy = bench.outgoing.place(placed())
     bench.answer_originate("-ERR USER_BUSY\n", count=1)
+    answered = bench.outgoing.place(order := placed())
     bench.answer_originate(f"+OK {UUID}\n", count=2)
     bench.visit("click2dial", variable_esl_call_ref=order.attempt.call_ref).served()
     assert (busy.get(timeout=5), answered.get(timeout=5)) == (False, True)
