@@ -62,8 +62,8 @@ class Action(Struct, frozen=True, omit_defaults=True):
     seconds: float | None = None
     """Those of the leg that asks which are in the records until now; None: no node placed it (``parted``). Those since
     its end; None: it isn't known (``consulted``)."""
-    shared: float = 0.0
-    """Seconds of the new party's leg that other records have (``consulted``)."""
+    shared: float | None = 0.0
+    """Seconds of the new party's leg that other records have; None: no node placed it (``consulted``)."""
 
 
 class CallState(Struct, frozen=True):

@@ -25,7 +25,7 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
             attempt.a_seconds = max(0.0, _seconds(aleg.answered_at, aleg.ended_at) - before)
         _note_quality(attempt, first, aleg)
     if bleg is not None:
-        if bleg.ended_at is not None:
+        if bleg.ended_at is not None and _has_placed_b(attempt):
             # A leg that was joined with A later has been paid for in the call before.
             since = attempt.bridged_at if attempt.followed and bleg.answered_at is not None else bleg.answered_at
             attempt.b_seconds = max(0.0, _seconds(since, bleg.ended_at))
@@ -60,7 +60,7 @@ def carried_on(last: CallFields, record: Record | None = None) -> dict[str, Any]
 
 def note_parting(old: Attempt, a_until: float, b_until: float) -> None:
     """Note what the two legs of a talk took that its parties leave: until when each was in it."""
-    if old.bridged_at is not None:
+    if old.bridged_at is not None and _has_placed_b(old):
         old.b_seconds = max(0.0, b_until - old.bridged_at)
     if old.placed and old.answered_at is not None:
         old.a_seconds = max(0.0, a_until - old.answered_at)
@@ -73,6 +73,7 @@ def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:
     in that of ``new``.
     """
     share = share_of(old, leg)
+    new.placed = share is not None
     if share is not None:
         carry_leg(new, share)
 
@@ -82,7 +83,7 @@ def share_of(old: Attempt, leg: str) -> float | None:
     assert old.record is not None
     earlier = old.before or Before()
     if leg != old.aleg_uuid:
-        return earlier.bleg + (old.record.b_seconds or 0.0)
+        return None if earlier.bleg is None else earlier.bleg + (old.record.b_seconds or 0.0)
     if not old.placed:
         return None
     return earlier.of_aleg + (old.record.a_seconds or 0.0)
@@ -106,6 +107,11 @@ def next_attempt(last: Attempt) -> Attempt:
     fields = {name: getattr(last, name) for name in _SAME}
     record = None if last.unrecorded else last.record
     return Attempt(**fields, **carried_on(last, record), follows=True, closes=False)
+
+
+def _has_placed_b(attempt: Attempt) -> bool:
+    """Return whether a node placed the B-leg. A phone can have joined A with a caller who dialled in."""
+    return attempt.before is None or attempt.before.bleg is not None
 
 
 def _answered_before(attempt: Attempt, leg: Leg) -> bool:

@@ -70,8 +70,9 @@ class Before(msgspec.Struct):
     b_seconds: float = 0.0
     aleg: float | None = None
     """The seconds of the A-leg among them; None: ``a_seconds``. After a transfer, A was another one's leg before."""
-    bleg: float = 0.0
-    """Those of the B-leg. After a consultation, B was that call's before."""
+    bleg: float | None = 0.0
+    """Those of the B-leg; None: no node placed it. B was another call's before if its party was consulted, or was
+    joined with this call by a phone."""
 
     @property
     def of_aleg(self) -> float:

@@ -210,8 +210,9 @@ class Attended:
         _unmute(live)
         for leg in (phone, other.phone):
             self._transferring.let_go(live, leg, by_phone=False)
-        began = other.call["bridged_at"] if application(other.call["app"]).second_party == terms.CALLEE else None
-        shared = 0.0 if began is None else max(0.0, node_clock.shown(at) - began)
+        shared = None
+        if application(other.call["app"]).second_party == terms.CALLEE:
+            shared = max(0.0, node_clock.shown(at) - (other.call["bridged_at"] or node_clock.shown(at)))
         to = other.number.dialled
         action = Action(CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared)
         self._consulting.part(live, terms.AGENT, action, at)

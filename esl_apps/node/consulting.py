@@ -400,7 +400,7 @@ class Consulting:
         joined = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next)
         attempt = joined.attempt
         attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg or None, True
-        if action.shared:
+        if action.shared != 0:
             attempt.before = Before(bleg=action.shared)
         old.transferred_to = attempt.call_ref
         new = services.calls.begin(attempt, live.switch)

@@ -85,6 +85,12 @@ def check_sums(rig: Rig, records: list[dict[str, Any]], closing: dict[str, Any])
     assert shares + closing["a_rest_seconds"] == pytest.approx(aleg, abs=WITHIN)
 
 
+def talks(node: Node) -> list[dict[str, Any]]:
+    """The calls that are up with both legs."""
+    listed: list[dict[str, Any]] = request(node.api, "GET", "/click2dial/calls?state=bridged").json["calls"]
+    return listed
+
+
 def test_billing_click_to_dial(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone(AGENT, Script(ring_after=0.05, answer_after=0.3, tone=400))
     rig.outside(CALLEE, Script(ring_after=0.1, answer_after=0.4, hangup_after=0.5, tone=800))
@@ -382,6 +388,40 @@ def test_billing_callback_of_a_node_killed_between_calls(
 
 
 @pytest.mark.parametrize("then", ["hang-up", "transfer"])
+def test_billing_outside_call_that_a_phone_joins_with_an_inbound_one(
+    rig: Rig, node: Node, redis: RedisServer, then: str
+) -> None:
+    agent = rig.phone(AGENT, Script(answer_after=0.1))
+    customer = rig.outside(CALLEE, Script(answer_after=0.1))
+    rig.route(DID, "inbound", node.config["node"]["listen"])
+    ref = node.call(AGENT, CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    caller = rig.outside(CALLER).dial(DID)
+    eventually(lambda: len(talks(node)) == 2)
+    time.sleep(0.5)
+    agent.calls[0].attend(agent.calls[1])
+    eventually(lambda: all(call.leg.ended_at for call in agent.calls))
+    time.sleep(0.5)
+    if then == "transfer":
+        rig.phone("1001", Script(answer_after=0.1))
+        (joined,) = talks(node)
+        body = {"to": "1001", "by": "callee"}
+        answer = request(node.api, "POST", f"/click2dial/calls/{joined['call_ref']}/transfer", body)
+        assert answer.status == 202, answer.body
+        eventually(lambda: node.get(answer.json["transfer_ref"])["state"] == "bridged")
+    else:
+        customer.calls[0].hangup()
+    eventually(lambda: customer.calls[0].leg.ended_at)
+    caller.hangup()
+    records, closing = session(redis)
+    joined = next(record for record in records if record["ref"] == "transfer")
+    assert (joined["a_seconds"] > 0, joined["b_seconds"]) == (True, None)
+    assert then == "hang-up" or records[-1]["a_seconds"] is None
+    legs = billed(rig)
+    assert closing["a_seconds"] + closing["b_seconds"] == pytest.approx(sum(legs["a"] + legs["b"]), abs=4 * WITHIN)
+
+
+@pytest.mark.parametrize("then", ["hang-up", "transfer"])
 def test_billing_two_calls_that_a_phone_joins(rig: Rig, node: Node, redis: RedisServer, then: str) -> None:
     agent = rig.phone(AGENT, Script(answer_after=0.1))
     customer = rig.outside(CALLEE, Script(answer_after=0.1))
@@ -395,7 +435,7 @@ def test_billing_two_calls_that_a_phone_joins(rig: Rig, node: Node, redis: Redis
     time.sleep(1)
     if then == "transfer":
         rig.phone("1001", Script(answer_after=0.1))
-        (joined,) = request(node.api, "GET", "/click2dial/calls?state=bridged").json["calls"]
+        (joined,) = talks(node)
         body = {"to": "1001", "by": "callee"}
         answer = request(node.api, "POST", f"/click2dial/calls/{joined['call_ref']}/transfer", body)
         assert answer.status == 202, answer.body

@@ -42,6 +42,17 @@ def test_leg_that_the_caller_placed_has_no_seconds() -> None:
     assert one.a_seconds is None
 
 
+def test_b_leg_that_dialled_in_has_no_seconds() -> None:
+    joined = attempt(placed=True, followed=True, answered_at=1002.0, bridged_at=1002.0, before=Before(bleg=None))
+    note_legs(joined, leg(), leg())
+    note_parting(joined, 1047.0, 1047.0)
+    record = recorded(joined)
+    assert (record["a_seconds"], record["b_seconds"]) == (45.0, None)
+    next_one = attempt(placed=True)
+    divide_leg(joined, next_one, "B")
+    assert not next_one.placed
+
+
 @pytest.mark.parametrize(("known", "seconds"), [(leg(None), 0.0), (leg(ended_at=None), None)])
 def test_leg_without_answer_or_end_has_its_own_seconds(known: Leg, seconds: float | None) -> None:
     one = attempt(placed=True, bridged_at=1002.0)
