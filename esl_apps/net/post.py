@@ -72,9 +72,13 @@ class _Line:
         rest = self._stream.send_now(data)
         if rest:
             # A receiver that reads a little at a time must not begin each wait again.
-            left = self.until - time.monotonic()
-            with gevent.Timeout(left, Failed("timeout", "the post wasn't read in time")):
-                self._stream.send(rest, left)
+            left, late = self.until - time.monotonic(), Failed("timeout", "the post wasn't read in time")
+            try:
+                with gevent.Timeout(left, late):
+                    self._stream.send(rest, left)
+            except TimeoutError:
+                # The stream's own timer is due at the same time as this one.
+                raise late from None
         return len(data)
 
     sendall = send

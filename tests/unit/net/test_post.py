@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from esl_apps.net import post as module
 from esl_apps.net.destination import Destination, read_url
 from esl_apps.net.post import Answer, Failed, Poster, context
 from esl_apps.net.resolver import Resolver
+from esl_apps.net.stream import Stream
 from tests.support import ROOT
 from tests.support.receiver import OK, Receiver, answer, hang, reset
 
@@ -303,6 +305,18 @@ def test_body_that_is_read_a_little_at_a_time_is_given_up() -> None:
     assert failed.value.kind == "timeout"
     assert time.monotonic() - began < 10
     server.stop(timeout=0.01)
+
+
+def test_post_that_begins_past_its_deadline_is_late_and_not_broken() -> None:
+    """Its own timer and the stream's are due at once."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    line = module._Line(Stream(ours), time.monotonic() - 1)
+    with pytest.raises(Failed) as failed:
+        line.send(b"x" * 30_000_000)
+    assert failed.value.kind == "timeout"
+    line.close()
+    theirs.close()
 
 
 # TLS ------------------------------------------------------------------------------------------------------
