@@ -20,7 +20,7 @@ def told(ask: Callable[[], Answer]) -> Answer:
 
     def answered() -> bool:
         answers.append(ask())
-        return answers[-1].status != 503
+        return answers[-1].status != 503 and answers[-1].json.get("state") != "unknown"
 
     eventually(answered)
     return answers[-1]

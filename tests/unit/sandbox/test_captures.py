@@ -121,13 +121,15 @@ def assert_same(found: list[str]) -> None:
     assert not found, "\n".join(["the sandbox differs:", *found])
 
 
+#: The leg of a call that names it.
+NAMED = "6f1c2a52-0c7e-4a55-9a5e-000000000001"
 CALLS = {
     "outbound-bridge-busy": "loopback/answer/probe sock{port} XML probe",
     "outbound-bridge-no-answer": "loopback/answer/probe sock{port} XML probe",
     "outbound-bridge-unregistered": "loopback/answer/probe sock{port} XML probe",
     "outbound-caller-gone-linger": "loopback/answer/probe sock{port} XML probe",
     "outbound-click2dial-aleg-path": (
-        "{{origination_uuid=6f1c2a52-0c7e-4a55-9a5e-000000000001,esl_call_ref=6f1c2a52-0c7e-4a55-9a5e-000000000001,"
+        f"{{{{origination_uuid={NAMED},esl_call_ref={NAMED},"
         "origination_caller_id_number=27115550000}}loopback/answer/probe "
         "'&socket(127.0.0.1:1/click2dial|{node}/click2dial async full)'"
     ),
@@ -180,6 +182,9 @@ def replayed(switches: tuple[SandboxRig, SandboxRig]) -> dict[str, list[str]]:
                     found[name].append(repr(error))
             if not found[name]:
                 return
+            if NAMED in CALLS[name]:
+                # No other leg can have its name while it is up.
+                paced.api(f"uuid_kill {NAMED}")
 
     threads = [threading.Thread(target=call, args=[name], daemon=True) for name in CALLS]
     for thread in threads:
