@@ -23,7 +23,7 @@ DID = "27115550009"
 WITHIN = 0.02
 #: As a node parts or joins talks, it can only say when it has told the switch to. The sandbox, among many other tests,
 #: may do it later.
-PARTED = {"freeswitch": 0.08, "sandbox": 0.3}
+PARTED = {"freeswitch": 0.08, "sandbox": 0.45}
 
 
 def CONFIG(config: dict[str, Any]) -> None:
