@@ -393,7 +393,7 @@ def test_billing_callback_of_a_node_killed_between_calls(
 
 
 @pytest.mark.parametrize("then", ["hang-up", "transfer"])
-def test_billing_outside_call_that_a_phone_joins_with_an_inbound_one(
+def test_billing_call_that_a_phone_joins_with_an_inbound_one(
     rig: Rig, node: Node, redis: RedisServer, then: str
 ) -> None:
     agent = rig.phone(AGENT, Script(answer_after=0.1))

@@ -307,7 +307,7 @@ def test_body_that_is_read_a_little_at_a_time_is_given_up() -> None:
     server.stop(timeout=0.01)
 
 
-def test_post_that_begins_past_its_deadline_is_late_and_not_broken() -> None:
+def test_post_that_begins_past_its_deadline_is_late() -> None:
     """Its own timer and the stream's are due at once."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
