@@ -50,6 +50,9 @@ def leg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, 
         # doesn't exist, and ends.
         "deny_refer_requests": "true",
         "force_transfer_context": NO_TRANSFER,
+        # By a SIP INFO, a phone can have the switch record the talk if its profile has a record-template, as the stock
+        # one has.
+        "sip_disable_recording": "true",
         # Report REFERs to the node: of an agent's phone it may do what the switch has refused (``node.attended``).
         "sip_watch_headers": "refer-to",
     }

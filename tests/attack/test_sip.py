@@ -238,3 +238,16 @@ def test_notify_talk_of_a_caller_ends_the_call(stand: Stand, *, talking: bool) -
     assert (record["end_reason"] == "answered") is talking, record
     assert (record["number"] is not None) is talking
     call.hangup()
+
+
+def test_sip_info_records_nothing(stand: Stand) -> None:
+    """FreeSWITCH's own internal profile has a record-template, with which a phone's INFO records its talk."""
+    stand.reset()
+    call = stand.rig.raw_call(DIDS["dialthrough"], [], sender=f"<sip:{VICTIM}@127.0.0.1>")
+    assert call.wait() == 200
+    eventually(lambda: asks(stand.rig, "enter_number"))
+    call.request("INFO", [("Record", "on")])
+    assert call.answer() == 488
+    assert not list(stand.rig.recordings.glob("recorded-by-info*"))
+    call.hangup()
+    eventually(lambda: stand.live() == 0)

@@ -169,6 +169,7 @@ _OURS = {
     "instant_ringback",
     "rtp_rewrite_timestamps",
     "sensitive_dtmf",
+    "sip_disable_recording",
     "sip_watch_headers",
     "playback_terminators",
     "bind_digit_digit_timeout",
