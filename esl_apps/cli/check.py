@@ -131,6 +131,7 @@ def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
         yield from _dial_strings(config, switch.name, switch)
         yield from _recordings(config, switch)
         yield from _transfers(config, switch)
+        yield from _callers(switch)
         if any(integrator.phone for integrator in config.integrators):
             yield from _browsers(switch)
     except (SwitchUnavailable, ReplyError) as error:
@@ -223,6 +224,25 @@ def _transfers(config: Config, switch: Switch) -> Iterator[Result]:
     yield Result(what, OK if there else WARN, "the context esl_apps_refer leads to a node" if there else missing)
     for profile in unsafe:
         message = "a far end can have the switch dial any number; set disable-transfer to true and restart the profile"
+        yield Result(f"{what}, profile {profile}", WARN, message)
+
+
+def _callers(switch: Switch) -> Iterator[Result]:
+    """Report in which SIP profiles anyone may call."""
+    what = f"callers of {switch.name}"
+    try:
+        unsafe = transfer_profiles.profiles_for_anyone(switch.api(browser_profiles.COMMAND))
+    except (ReplyError, ElementTree.ParseError) as error:
+        # The sandbox has no SIP profiles.
+        yield Result(what, OK, f"this switch can't tell ({_first_line(str(error))})")
+        return
+    if not unsafe:
+        yield Result(what, OK, "each SIP profile asks for a password or lists addresses")
+    for profile in unsafe:
+        message = (
+            "anyone may call, and FreeSWITCH does what an INVITE with Replaces says (hazard 47); "
+            "set apply-inbound-acl to your trunks' addresses and restart the profile"
+        )
         yield Result(f"{what}, profile {profile}", WARN, message)
 
 

@@ -27,7 +27,7 @@ from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.number_text import NotDialable, plain
-from esl_apps.core.terms import SECRET_VARIABLE
+from esl_apps.core.terms import IN_PLACE, SECRET_VARIABLE
 from esl_apps.node import referring
 from esl_apps.node.policy import own_settings
 from esl_apps.prompts import PROMPTS as PROMPT_FOLDER
@@ -82,6 +82,10 @@ _ABOUT_TRANSFERS = """
   The leg of a customer comes here if their agent's phone sends a REFER, whatever number that names; no other leg does.
   Its node dials if the transfer is allowed. If it isn't, or no node takes the leg, or its node dies, the extension
   ends: then FreeSWITCH tells the phone (403) and joins the two parties again. So put nothing behind it.
+"""
+_ABOUT_IN_PLACE = """
+  For INVITEs with Replaces. If one takes the place of a leg that runs no application yet, FreeSWITCH runs these on the
+  sender's channel. Without them it runs whatever application the sender has dialled. Leave them in.
 """
 _ABOUT_HANDOVER = """
   The node of this call (it set esl_call_ref) has died. The call is sent to its number again, and so to the remaining
@@ -159,8 +163,8 @@ def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str 
             ring = _actions(nodes, application.path, "default", watchdog)
             default.append(_extension(f"esl_apps_{application.path}", [_condition(any_header, ".", ring)]))
     files = {
-        PUBLIC: _file(_ABOUT_PUBLIC, [*_unavailable("public", message, refused), *public]),
-        DEFAULT: _file(_ABOUT_DEFAULT, [*_unavailable("default", message, None), *default]),
+        PUBLIC: _file(_ABOUT_PUBLIC, [_in_place(), *_unavailable("public", message, refused), *public]),
+        DEFAULT: _file(_ABOUT_DEFAULT, [_in_place(), *_unavailable("default", message, None), *default]),
     }
     files[TRANSFERS] = _transfers(nodes, watchdog)
     secret = _section(config, "node").get("secret")
@@ -243,10 +247,19 @@ def _message(config: Mapping[str, Any], folder: str | None) -> tuple[str, str]:
 
 
 def _secret(value: object) -> str:
-    """Return the line that sets the switch's global variable when it reads its configuration."""
+    """Return the line that sets the secret when the switch reads its configuration."""
     if not isinstance(value, str) or not _SECRET.fullmatch(value):
         raise ValueError("node.secret: has characters that a dialplan can't hold")
-    return f'  <X-PRE-PROCESS cmd="set" data="{SECRET_VARIABLE}={value}"/>'
+    return _global(SECRET_VARIABLE, value)
+
+
+def _in_place() -> str:
+    lines = [_global(name, value) for name, value in IN_PLACE.items()]
+    return "\n".join([f"\n  <!--{_comment(_ABOUT_IN_PLACE)}  -->", *lines])
+
+
+def _global(name: str, value: str) -> str:
+    return f'  <X-PRE-PROCESS cmd="set" data="{name}={value}"/>'
 
 
 def _title(extension: Extension) -> str:

@@ -1,8 +1,11 @@
-"""Find what a switch lacks for agents' transfer keys, and what lets others transfer.
+"""Find what a switch lacks for agents' transfer keys, what lets others transfer, and where anyone may call.
 
 FreeSWITCH obeys a REFER that replaces a dialog it doesn't know by dialling what the sender names, past all that our
 legs say (``deny_refer_requests``, ``force_transfer_context``). A node ends that (``node.attended``), but only
 ``disable-transfer`` in the sender's SIP profile prevents it, so the profiles of trunks need it.
+
+An INVITE with Replaces has FreeSWITCH run what another leg runs (hazard 47), so it should take INVITEs only from
+addresses and phones that it knows.
 """
 
 from __future__ import annotations
@@ -34,11 +37,30 @@ def open_profiles(xml: str, gateways: Iterable[str]) -> list[str]:
         profile.get("name", "")
         for profile in root.iter("profile")
         if wanted & {gateway.get("name") for gateway in profile.iterfind("gateways/gateway")}
-        and not any(
-            param.get("name") == "disable-transfer" and (param.get("value") or "").lower() in _TRUE
-            for param in profile.iterfind("settings/param")
-        )
+        and not _is_set(profile, "disable-transfer")
     ]
+
+
+def profiles_for_anyone(xml: str) -> list[str]:
+    """Return the profiles that take calls from any address, without a password. ``xml``: as for :func:`open_profiles`.
+
+    :raises ElementTree.ParseError: it isn't XML.
+    """
+    root = ElementTree.fromstring(xml.strip())  # noqa: S314 - as above
+    return [
+        profile.get("name", "")
+        for profile in root.iter("profile")
+        if not _is_set(profile, "auth-calls") and not any(_values(profile, "apply-inbound-acl"))
+    ]
+
+
+def _is_set(profile: ElementTree.Element, name: str) -> bool:
+    return any(value.lower() in _TRUE for value in _values(profile, name))
+
+
+def _values(profile: ElementTree.Element, name: str) -> list[str]:
+    params = profile.iterfind("settings/param")
+    return [param.get("value") or "" for param in params if param.get("name") == name]
 
 
 def gateways_of(dial_strings: Iterable[str]) -> set[str]:

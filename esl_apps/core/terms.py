@@ -15,3 +15,8 @@ AGENT, CALLEE, API, SYSTEM = "agent", "callee", "api", "system"
 
 #: The global variable of a switch that holds ``node.secret``.
 SECRET_VARIABLE = "esl_apps_secret"  # noqa: S105 - a name
+
+#: Global variables of a switch, read in place of those of a leg that runs no application yet. If an INVITE with
+#: Replaces takes such a leg's place, FreeSWITCH runs on the sender's channel what they name; without them, what the
+#: sender has dialled, ``system:…`` included (hazard 47).
+IN_PLACE = {"current_application": "hangup", "current_application_data": "CALL_REJECTED"}

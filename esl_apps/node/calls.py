@@ -390,6 +390,9 @@ class Calls:
             live.attempt.enter(terms.AGENT_RINGING, leg.ringing_at or node_clock.now())
 
     def on_up(self, switch: Switch) -> None:
+        for name, value in terms.IN_PLACE.items():
+            # The dialplan's files set them, too, for the time before a node is there.
+            switch.post_raw(wire.command(f"api global_setvar {name}={value}"))
         refs = self._to_reap.pop(switch.name, set())
         if refs:
             background.once("calls_reaping", self._reap_all, switch, refs)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from esl_apps.core.terms import IN_PLACE
 from tests.attack.forgeries import VICTIM
 from tests.attack.stand import AGENT, DIDS, Stand
 from tests.conftest import ON_FREESWITCH
@@ -108,4 +109,50 @@ def test_invite_that_replaces_a_conferences_party_hears_nothing(stand: Stand) ->
     eventually(lambda: stand.rig.live_channels() == 1)
     parties[1].calls[0].hangup()
     assert [record["end_reason"] for record in stand.records(taken)] == ["answered"] * 2
+    stranger.hangup()
+
+
+def order(stand: Stand) -> str:
+    """Return a dialled "number" that is an application of FreeSWITCH's: it makes a file."""
+    return f"system%3Atouch%20{stand.canary}"
+
+
+@pytest.mark.parametrize("told_by", ["node", "dialplan"])
+def test_invite_that_replaces_a_new_leg_runs_nothing(stand: Stand, told_by: str) -> None:
+    """The sender's own first call, of which the switch knows little more than its Call-ID: hazard 47."""
+    for name in IN_PLACE:
+        stand.rig.api(f"global_setvar {name}=")
+    if told_by == "node":
+        stand.rig.drop_sockets()
+        eventually(lambda: stand.rig.api("global_getvar current_application_data") == "CALL_REJECTED")
+    else:
+        stand.rig.reload_xml()
+    for _ in range(10):
+        first = stand.rig.raw_call(DIDS["callback"], [], sender="<sip:1@127.0.0.1>")
+        second = stand.rig.raw_call(
+            order(stand), [("Replaces", f"{first.ref};from-tag=a;to-tag=b")], sender="<sip:1@127.0.0.1>"
+        )
+        second.wait(1.0)
+        for call in (first, second):
+            call.hangup()
+    stand.rig.api("hupall")
+    eventually(lambda: stand.rig.live_channels() == 0 == stand.live())
+    assert not stand.canary.exists()
+
+
+def test_invite_that_replaces_a_ringing_phone_runs_nothing(stand: Stand) -> None:
+    """An agent who is rung knows the Call-ID. Others can guess it from one of their own."""
+    stand.reset()
+    taken = stand.records_made()
+    stand.node.call(AGENT, CALLEE)
+    eventually(lambda: stand.agent.calls)
+    call_id = stand.agent.calls[0].leg.headers["call-id"][0]
+    stranger = stand.rig.raw_call(
+        order(stand), [("Replaces", f"{call_id};from-tag=a;to-tag=b")], sender="<sip:1@127.0.0.1>"
+    )
+    assert stranger.wait() == 200
+    eventually(lambda: stand.rig.live_channels() == 0)
+    (record,) = stand.records(taken)
+    assert (record["end_reason"], record["bridged_at"]) == ("agent_failed", None)
+    assert not stand.canary.exists()
     stranger.hangup()

@@ -260,6 +260,23 @@ def test_check_warns_of_a_trunk_that_may_transfer(run: Run, good: Settings, swit
     assert "gateway-secret" not in ran.out
 
 
+@pytest.mark.parametrize(
+    ("param", "level", "told"),
+    [
+        (("auth-calls", "false"), "WARN", ", profile external: anyone may call"),
+        (("apply-inbound-acl", "trunks"), "ok", ": each SIP profile asks for a password or lists addresses"),
+    ],
+)
+def test_check_warns_of_a_profile_in_which_anyone_may_call(
+    run: Run, good: Settings, switch: FakeSwitch, param: tuple[str, str], level: str, told: str
+) -> None:
+    """FreeSWITCH runs what a stranger dials in an INVITE with Replaces: hazard 47."""
+    switch.answers["api xml_locate configuration"] = api_response(sofia(param, name="external"))
+    ran = run("check", "-c", good.written())
+    (line,) = [line for line in lines(ran, level) if line.startswith("callers of fs1")]
+    assert line.startswith(f"callers of fs1{told}")
+
+
 # The switch --------------------------------------------------------------------------------------------
 
 

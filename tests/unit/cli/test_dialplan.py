@@ -66,6 +66,14 @@ def test_render_of_the_shipped_configuration_is_shipped(name: str) -> None:
     assert path.read_text() == rendered, "run this with UPDATE_DIALPLAN=1"
 
 
+@pytest.mark.parametrize("name", CONTEXT)
+def test_shipped_files_say_what_takes_a_new_legs_place(name: str) -> None:
+    """Hazard 47: the switch reads each of them, also on its own."""
+    root = ElementTree.fromstring((ROOT / "dialplan" / name).read_text())
+    lines = [(line.get("cmd"), line.get("data")) for line in root.findall("X-PRE-PROCESS")]
+    assert lines == [("set", "current_application=hangup"), ("set", "current_application_data=CALL_REJECTED")]
+
+
 def test_dialplan_folder_has_no_other_file() -> None:
     assert {path.name for path in (ROOT / "dialplan").iterdir()} == set(FILES)
 
@@ -75,7 +83,7 @@ def test_shipped_extensions_load_before_the_stock_files(name: str) -> None:
     text = (ROOT / "dialplan" / name).read_text()
     root = ElementTree.fromstring(text)
     assert root.tag == "include"
-    assert {child.tag for child in root} == {"extension"}
+    assert {child.tag for child in root} == {"X-PRE-PROCESS", "extension"}
     assert "<context" not in text
     # public/ and default/ are read in the order of names; these are the first there
     stock = ["00_inbound_did.xml", "00_pizza_demo.xml", "01_example.com.xml"]

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from esl_apps.cli.transfer_profiles import gateways_of, has_context, open_profiles
+from esl_apps.cli.transfer_profiles import gateways_of, has_context, open_profiles, profiles_for_anyone
 from tests.support import ROOT
 
 
@@ -33,6 +33,22 @@ def test_transfer_profiles_read_true_as_the_switch_does(value: str) -> None:
 def test_transfer_profiles_of_no_xml_raise() -> None:
     with pytest.raises(ElementTree.ParseError):
         open_profiles("-ERR", ["pstn"])
+
+
+@pytest.mark.parametrize(
+    ("params", "is_open"),
+    [
+        ({}, True),
+        ({"auth-calls": "false"}, True),
+        ({"auth-calls": "true"}, False),
+        ({"auth-calls": "false", "apply-inbound-acl": "trunks"}, False),
+        ({"apply-inbound-acl": ""}, True),
+    ],
+)
+def test_profiles_for_anyone_have_neither_password_nor_addresses(params: dict[str, str], *, is_open: bool) -> None:
+    settings = "".join(f'<param name="{name}" value="{value}"/>' for name, value in params.items())
+    xml = f'<configuration><profile name="external"><settings>{settings}</settings></profile></configuration>'
+    assert profiles_for_anyone(xml) == (["external"] if is_open else [])
 
 
 def test_gateways_of_dial_strings() -> None:

@@ -291,6 +291,18 @@ def test_calls_refused_hangup_is_logged(bench: Bench, caplog: pytest.LogCaptureF
     assert "hupall_refused" in caplog.messages
 
 
+def test_calls_switch_is_told_what_takes_a_new_legs_place(bench: Bench) -> None:
+    """Hazard 47: also after its restart."""
+    told = ["api global_setvar current_application=hangup", "api global_setvar current_application_data=CALL_REJECTED"]
+
+    def heard() -> list[str]:
+        return [text for text in bench.switch.heard if text.startswith("api global_setvar")]
+
+    eventually(lambda: heard() == told)
+    bench.switch.drop()
+    eventually(lambda: heard() == told * 2)
+
+
 # Events -------------------------------------------------------------------------------------------------
 
 
