@@ -346,9 +346,8 @@ class Calls:
         if ref and event.name == b"CHANNEL_HANGUP_COMPLETE" and _is_replaced(event):
             # Its socket may have told of its end already, so the call need not be live any more.
             session = event.var("esl_session_ref") or event.var("esl_bleg") or ref
-            in_conference = event.var("current_application") == "conference"
-            room = (event.var("current_application_data") if in_conference else None) or ""
-            background.once("replaced_call_ending", self._end_replaced, switch, ref, session, room, call_ref=ref)
+            doing = event.var("current_application") or "", event.var("current_application_data") or ""
+            background.once("replaced_call_ending", self._end_replaced, switch, ref, session, doing, call_ref=ref)
         live = self._moved.get(uuid or "") or self.live.get(ref)
         if live is None:
             return
@@ -365,20 +364,19 @@ class Calls:
             # Nothing waits for a phone to ring.
             self._rings(live, event)
 
-    def _end_replaced(self, switch: Switch, ref: str, session_ref: str, room: str) -> None:
+    def _end_replaced(self, switch: Switch, ref: str, session_ref: str, doing: tuple[str, str]) -> None:
         """Hang up what is left of a call, a leg of which another channel has replaced: it would go on without limits,
         charges and a record. So would a B-leg of a session, whose caller may have dialled another number since.
 
-        ``room``: the conference in which the other channel has taken the leg's place; empty: none.
+        ``doing``: the leg's application and its data. The other channel runs it if the leg was in no bridge.
         """
         log.warning("leg_replaced", extra={"call_ref": ref})
         for pause in (_ONCE_MORE, 0.0):
             self.reap(switch, ref, "CALL_REJECTED")
             self.reap_blegs(switch, session_ref)
-            if room:
-                # ValueError: a list that can't be read.
-                with suppress(SwitchUnavailable, ReplyError, ValueError):
-                    end_strangers(switch, room)
+            # ValueError: a list that can't be read.
+            with suppress(SwitchUnavailable, ReplyError, ValueError):
+                end_strangers(switch, *doing)
             gevent.sleep(pause)
 
     def _rings(self, live: Live, event: Event) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import msgspec
 from gevent.lock import Semaphore
 
+from esl_apps.core.terms import IN_PLACE
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import EVENT_PLAIN, CommandError, Event
@@ -45,17 +46,19 @@ class Census:
             return found
 
 
-def end_strangers(switch: Switch, room: str) -> None:
-    """Hang up the channels that have come into a conference by taking the place of another's.
+def end_strangers(switch: Switch, application: str, data: str) -> None:
+    """Hang up the channels that have taken the place of a leg that ran an application: they run it now, and it may have
+    no end, as a conference or the music of a party on hold.
 
     They carry nothing of ours, and their sender can overwrite what the switch notes of a Replaces. What tells them is
     the number that the switch has made up for them.
 
     :raises SwitchUnavailable: :raises ReplyError:
     """
+    made_up = f"answer,{application}:{data or IN_PLACE['current_application_data']}"
     listed = msgspec.json.decode(switch.api("show channels as json"))
     for row in listed.get("rows", ()):
-        if row["dest"] == f"answer,conference:{room}":
+        if row["dest"] == made_up:
             with suppress(ReplyError):
                 # It may have ended by now.
                 switch.api(f"uuid_kill {row['uuid']} CALL_REJECTED")

@@ -16,7 +16,7 @@ from tests.support.node import ADMIN_TOKEN, asks, request
 
 pytestmark = ON_FREESWITCH
 
-CALLEE = "0820001234"
+CALLEE, EXPERT = "0820001234", "0820005678"
 
 
 def card(stand: Stand) -> tuple[PhoneLeg, PhoneLeg]:
@@ -155,4 +155,27 @@ def test_invite_that_replaces_a_ringing_phone_runs_nothing(stand: Stand) -> None
     (record,) = stand.records(taken)
     assert (record["end_reason"], record["bridged_at"]) == ("agent_failed", None)
     assert not stand.canary.exists()
+    stranger.hangup()
+
+
+def test_invite_that_replaces_a_party_on_hold_ends(stand: Stand) -> None:
+    """The sender's channel would hear the music without an end. The consultation goes on, as if the party had left."""
+    stand.reset()
+    stand.rig.api("global_setvar hold_music=silence_stream://-1")
+    expert = stand.rig.outside(EXPERT, Script(answer_after=0.1))
+    stand.rig.phone(AGENT, Script(answer_after=0.1))
+    customer = stand.rig.outside(CALLEE, Script(answer_after=0.1))
+    ref = stand.node.call(AGENT, CALLEE)
+    eventually(lambda: stand.node.get(ref)["state"] == "bridged")
+    path = f"/click2dial/calls/{ref}/transfer"
+    assert request(stand.node.api, "POST", path, {"mode": "consult", "to": EXPERT}).status == 202
+    eventually(lambda: expert.calls and expert.calls[0].leg.answered_at)
+    eventually(lambda: "endless_playback" in stand.rig.api("show channels"))
+    call_id = customer.calls[0].leg.headers["call-id"][0]
+    stranger = stand.rig.raw_call("1", [("Replaces", f"{call_id};from-tag=a;to-tag=b")], sender="<sip:1@127.0.0.1>")
+    assert stranger.wait() == 200
+    ended(customer.calls[0])
+    eventually(lambda: stand.rig.live_channels() == 2)
+    expert.calls[0].hangup()
+    eventually(lambda: stand.rig.live_channels() == 0)
     stranger.hangup()

@@ -336,21 +336,30 @@ def test_calls_leg_that_a_stranger_replaces_ends_all(
 
 
 @pytest.mark.parametrize("listed", [None, "not JSON", "-ERR busy"])
-def test_calls_stranger_in_a_partys_place_in_a_conference_ends(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, listed: str | None
+@pytest.mark.parametrize(
+    ("application", "data", "others"),
+    [
+        ("conference", "acme~board@default", "other~board@default"),
+        ("endless_playback", "local_stream://acme", "local_stream://other"),
+        ("park", "", "other"),
+    ],
+)
+def test_calls_stranger_who_runs_a_legs_application_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, application: str, data: str, others: str, listed: str | None
 ) -> None:
+    """A party's place in a conference, or that of a party on hold. Without data the switch uses the global variable."""
     monkeypatch.setattr(calls_module, "_ONCE_MORE", 0.02)
     rows = [
         {"uuid": UUID, "dest": "27831112222"},
-        {"uuid": OTHER_UUID, "dest": "answer,conference:acme~board@default"},
-        {"uuid": B, "dest": "answer,conference:other~board@default"},
+        {"uuid": OTHER_UUID, "dest": f"answer,{application}:{data or 'CALL_REJECTED'}"},
+        {"uuid": B, "dest": f"answer,{application}:{others}"},
     ]
     answer = listed or json.dumps({"row_count": 3, "rows": rows})
     bench.switch.answers["api show channels"] = api_response(answer)
     ref = begin(bench).attempt.call_ref
     doing: dict[str, Any] = {
-        "variable_current_application": "conference",
-        "variable_current_application_data": "acme~board@default",
+        "variable_current_application": application,
+        **({"variable_current_application_data": data} if data else {}),
     }
     bench.switch.say(ends("ATTENDED_TRANSFER", 16, uuid=UUID, answered=True, variable_esl_call_ref=ref, **doing))
     killed = f"api uuid_kill {OTHER_UUID} CALL_REJECTED"
