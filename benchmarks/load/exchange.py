@@ -690,7 +690,7 @@ class Exchange(Loop[Peer]):
             return b"true" if any(rest[8:] == call.values[REST] for call in self.calls.values()) else b"false"
         if verb == b"show":
             return b'{"row_count":0}' if rest.endswith(b"as json") else b"\n0 total.\n"
-        if verb in (b"uuid_setvar", b"uuid_break", b"sched_del"):
+        if verb in (b"uuid_setvar", b"uuid_break", b"sched_del", b"global_setvar"):
             return b"+OK\n"
         # hupall and uuid_kill fail, too: these calls end without the node's help.
         raise Failed(f"api {text[:80].decode('latin-1')}")

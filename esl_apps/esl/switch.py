@@ -67,6 +67,7 @@ class Switch(GreenswitchInbound):  # type: ignore[misc]
         observe_ping: Callable[[float], None] | None = None,
     ) -> None:
         """``events``: names to subscribe to. ``filters``: ``Header value`` each; an event must match one of them.
+        One that matches ``Header -value`` isn't sent.
 
         The callbacks run in the connection's own greenlet and must not wait.
         """

@@ -39,8 +39,8 @@ from esl_apps.store.essence import Essence, restored
 
 log = logging.getLogger(__name__)
 
-#: Events of the inbound connection: A-legs that ring, and ends that no socket sees.
-EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE"
+#: Events of the inbound connection: A-legs that ring, ends that no socket sees, and who begins to listen.
+EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE MEDIA_BUG_START"
 #: Legs of one call whose ends are kept: more than the phones that a number can ring.
 _LEGS = 200
 #: Seconds by which the last event of a leg that has ended may come late, and B's end after A's.
@@ -50,11 +50,16 @@ _ASK_EVERY = 30.0
 #: Hangup causes of a leg whose place another channel takes. An INVITE with Replaces is enough for that: FreeSWITCH
 #: checks neither the dialplan nor a variable of the leg nor, if the profile has ``auth-calls`` off, a password.
 _REPLACED = frozenset({"PICKED_OFF", "ATTENDED_TRANSFER"})
+#: The function of what MEDIA_BUG_START tells, if a third party hears a leg, and the application that has it do so. An
+#: INVITE with Replaces runs that one on the sender's channel if it has a Call-Info header.
+_OVERHEARS, _BARGES = "eavesdrop", "sofia_sla"
 #: The variable of a leg whose REFER with Replaces named an unknown dialog, once FreeSWITCH has dialled that and joined
 #: it with the other leg.
 _JOINED = b"\nvariable_transfer_to: att"
 #: Seconds after which the legs of such a call are hung up once more: the new channel may have begun to dial.
 _ONCE_MORE = 1.0
+#: Seconds within which FreeSWITCH mostly lists a channel that it has.
+_LISTED = 0.2
 #: The last application of a caller's leg that is alone and waits for a node.
 _IDLE = frozenset({"socket", "bridge"})
 
@@ -348,6 +353,10 @@ class Calls:
             session = event.var("esl_session_ref") or event.var("esl_bleg") or ref
             doing = event.var("current_application") or "", event.var("current_application_data") or ""
             background.once("replaced_call_ending", self._end_replaced, switch, ref, session, doing, call_ref=ref)
+        if event.name == b"MEDIA_BUG_START":
+            if event.get("Media-Bug-Function") == _OVERHEARS:
+                background.once("eavesdropper_ending", self._end_eavesdropper, switch, ref, uuid or "", call_ref=ref)
+            return
         live = self._moved.get(uuid or "") or self.live.get(ref)
         if live is None:
             return
@@ -374,9 +383,14 @@ class Calls:
         for pause in (_ONCE_MORE, 0.0):
             self.reap(switch, ref, "CALL_REJECTED")
             self.reap_blegs(switch, session_ref)
-            # ValueError: a list that can't be read.
-            with suppress(SwitchUnavailable, ReplyError, ValueError):
-                end_strangers(switch, *doing)
+            _end_strangers(switch, *doing)
+            gevent.sleep(pause)
+
+    def _end_eavesdropper(self, switch: Switch, ref: str, leg: str) -> None:
+        """Hang up a channel that hears a leg because of the INVITE that made it. Others, as a supervisor's, may."""
+        log.info("leg_overheard", extra={"call_ref": ref})
+        for pause in (_LISTED, _ONCE_MORE, 0.0):
+            _end_strangers(switch, _BARGES, leg)
             gevent.sleep(pause)
 
     def _rings(self, live: Live, event: Event) -> None:
@@ -467,6 +481,12 @@ class Calls:
         expected = {aleg_uuid, *open_blegs}
         live.wait(lambda: len(live.ends) > 1 and live.ends.keys() >= expected, time.monotonic() + _APART)
         return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]
+
+
+def _end_strangers(switch: Switch, application: str, data: str) -> None:
+    # ValueError: a list that can't be read.
+    with suppress(SwitchUnavailable, ReplyError, ValueError):
+        end_strangers(switch, application, data)
 
 
 def _is_replaced(end: Event) -> bool:

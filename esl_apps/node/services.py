@@ -338,6 +338,8 @@ def _build_switch(
             f"variable_esl_node {config.node.name}",
             f"Event-Subclass {ACTION}",
             f"Event-Subclass {OUTCOME}",
+            # A recording begins as an eavesdropper does.
+            "Media-Bug-Function -session_record",
         ),
         on_event=on_event,
         on_up=on_up,

@@ -67,6 +67,29 @@ def test_invite_that_replaces_a_leg_ends_the_call(
     assert any(line.get("event") == "leg_replaced" for line in stand.node.lines())
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("talk", [card, click, inbound])
+def test_invite_that_overhears_a_leg_ends_alone(
+    stand: Stand, talk: Callable[[Stand], tuple[PhoneLeg, PhoneLeg]], which: int
+) -> None:
+    """With any Call-Info, FreeSWITCH takes it for a shared line's phone that joins the talk: nothing of that ends."""
+    stand.reset()
+    taken = stand.records_made()
+    legs = talk(stand)
+    overheard = sum(line.get("event") == "leg_overheard" for line in stand.node.lines())
+    headers = [("Replaces", replaced(stand, legs[which])), ("Call-Info", "<sip:127.0.0.1>")]
+    stranger = stand.rig.raw_call("1", headers, sender="<sip:1@127.0.0.1>")
+    assert stranger.wait() == 200
+    eventually(lambda: sum(line.get("event") == "leg_overheard" for line in stand.node.lines()) > overheard)
+    eventually(lambda: stand.rig.live_channels() == 2)
+    assert not any(leg.leg.ended_at for leg in legs)
+    legs[0].hangup()
+    eventually(lambda: stand.rig.live_channels() == 0)
+    (record,) = stand.records(taken)
+    assert record["end_reason"] == "answered"
+    stranger.hangup()
+
+
 def replaced(stand: Stand, leg: PhoneLeg) -> str:
     """Return the header that names a phone's dialog. FreeSWITCH doesn't compare the tags."""
     if leg.leg.direction == "in":

@@ -180,9 +180,10 @@ class Subscription:
     def keys(self) -> set[tuple[str, str]] | None:
         """Return header pairs of which an event must have one to be wanted; None if unknown."""
         if self.filters:
-            if any(value[:1] in ("/", "-", "+", " ", "") for _, value in self.filters):
+            positive = [(name, value) for name, value in self.filters if not value.startswith("-")]
+            if any(value[:1] in ("/", "+", " ", "") for _, value in positive):
                 return None
-            return {(name.lower(), value.lower()) for name, value in self.filters}
+            return {(name.lower(), value.lower()) for name, value in positive}
         if self.own and self.uuid:
             return {("unique-id", self.uuid), ("job-owner-uuid", self.uuid)}
         return None

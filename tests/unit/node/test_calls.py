@@ -369,6 +369,27 @@ def test_calls_stranger_who_runs_a_legs_application_ends(
     eventually(lambda: [text for text in bench.switch.heard if "uuid_kill" in text] == wanted)
 
 
+@pytest.mark.parametrize("function", ["eavesdrop", "audio", "inband_dtmf"])
+def test_calls_stranger_who_overhears_a_leg_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    """An INVITE with Replaces and Call-Info. The call goes on."""
+    monkeypatch.setattr(calls_module, "_LISTED", 0.01)
+    monkeypatch.setattr(calls_module, "_ONCE_MORE", 0.01)
+    rows = [
+        {"uuid": B, "dest": f"answer,sofia_sla:{UUID}"},
+        {"uuid": "supervisor", "dest": "5000"},
+        {"uuid": "elsewhere", "dest": "answer,sofia_sla:another"},
+    ]
+    bench.switch.answers["api show channels"] = api_response(json.dumps({"row_count": 3, "rows": rows}))
+    ref = begin(bench).attempt.call_ref
+    headers: dict[str, Any] = {"Media-Bug-Function": function, "variable_esl_call_ref": ref}
+    bench.switch.say(event("MEDIA_BUG_START", headers, uuid=UUID))
+    bench.switch.say(event("CHANNEL_HANGUP_COMPLETE", {"variable_esl_call_ref": ref}, uuid=OTHER_UUID))
+    eventually(lambda: OTHER_UUID in bench.live[ref].ends)
+    wanted = [f"api uuid_kill {B} CALL_REJECTED"] * 3 if function == "eavesdrop" else []
+    eventually(lambda: [text for text in bench.switch.heard if "uuid_kill" in text] == wanted)
+    assert hupalls(bench) == []
+
+
 @pytest.mark.parametrize("destination", ["blind:0820001234", "sofia/x att: y"])
 def test_calls_leg_that_was_transferred_blindly_ends_alone(bench: Bench, destination: str) -> None:
     attempt = begin(bench).attempt

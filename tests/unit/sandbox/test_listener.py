@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import time
 
+import pytest
+
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 from tests.support.event_socket import EXTERNAL, Client, inbound
@@ -52,9 +54,10 @@ def test_listener_that_stalls_delays_no_other(rig: SandboxRig) -> None:
     stalled.close()
 
 
-def test_filters_are_ored_and_a_minus_excludes(rig: SandboxRig) -> None:
+@pytest.mark.parametrize("second", ["/^2/", "22"])
+def test_filters_are_ored_and_a_minus_excludes(rig: SandboxRig, second: str) -> None:
     client = inbound(rig, "CUSTOM x::y")
-    for command in ("filter A 1", "filter B /^2/", "filter C -3"):
+    for command in ("filter A 1", f"filter B {second}", "filter C -3"):
         assert client.ask(command).get("Reply-Text").startswith("+OK filter added")
     other = inbound(rig)
     for headers in ("A: 1", "B: 22", "A: 2", "A: 1\nC: 3", "D: 1", "A: 1\nE: last"):
