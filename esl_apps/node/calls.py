@@ -27,7 +27,7 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
-from esl_apps.node.census import Census, end_strangers, is_parked
+from esl_apps.node.census import Census, Strangers, is_parked
 from esl_apps.node.hold import Hold
 from esl_apps.node.line import FindCdr, SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, KILLED, PARKED, Begin, Live
@@ -58,8 +58,6 @@ _OVERHEARS, _BARGES = "eavesdrop", "sofia_sla"
 _JOINED = b"\nvariable_transfer_to: att"
 #: Seconds after which the legs of such a call are hung up once more: the new channel may have begun to dial.
 _ONCE_MORE = 1.0
-#: Seconds within which FreeSWITCH mostly lists a channel that it has.
-_LISTED = 0.2
 #: The last application of a caller's leg that is alone and waits for a node.
 _IDLE = frozenset({"socket", "bridge"})
 
@@ -81,6 +79,7 @@ class Calls:
         self._fleet = switch_pool
         self._find_cdr = find_cdr
         self.census = Census()
+        self._strangers = Strangers()
         self.on_change: Callable[[Attempt, Moment], None] = lambda _attempt, _moment: None
         """Called with each state that a call enters, its end included."""
         self.goes_on: Callable[[Live], bool] = lambda _live: False
@@ -351,11 +350,14 @@ class Calls:
         if ref and event.name == b"CHANNEL_HANGUP_COMPLETE" and _is_replaced(event):
             # Its socket may have told of its end already, so the call need not be live any more.
             session = event.var("esl_session_ref") or event.var("esl_bleg") or ref
+            background.once("replaced_call_ending", self._end_replaced, switch, ref, session, call_ref=ref)
+            # If the leg was in no bridge, the other channel runs its application now.
             doing = event.var("current_application") or "", event.var("current_application_data") or ""
-            background.once("replaced_call_ending", self._end_replaced, switch, ref, session, doing, call_ref=ref)
+            self._strangers.end(switch, *doing)
         if event.name == b"MEDIA_BUG_START":
             if event.get("Media-Bug-Function") == _OVERHEARS:
-                background.once("eavesdropper_ending", self._end_eavesdropper, switch, ref, uuid or "", call_ref=ref)
+                log.info("leg_overheard", extra={"call_ref": ref})
+                self._strangers.end(switch, _BARGES, uuid or "")
             return
         live = self._moved.get(uuid or "") or self.live.get(ref)
         if live is None:
@@ -373,24 +375,14 @@ class Calls:
             # Nothing waits for a phone to ring.
             self._rings(live, event)
 
-    def _end_replaced(self, switch: Switch, ref: str, session_ref: str, doing: tuple[str, str]) -> None:
+    def _end_replaced(self, switch: Switch, ref: str, session_ref: str) -> None:
         """Hang up what is left of a call, a leg of which another channel has replaced: it would go on without limits,
         charges and a record. So would a B-leg of a session, whose caller may have dialled another number since.
-
-        ``doing``: the leg's application and its data. The other channel runs it if the leg was in no bridge.
         """
         log.warning("leg_replaced", extra={"call_ref": ref})
         for pause in (_ONCE_MORE, 0.0):
             self.reap(switch, ref, "CALL_REJECTED")
             self.reap_blegs(switch, session_ref)
-            _end_strangers(switch, *doing)
-            gevent.sleep(pause)
-
-    def _end_eavesdropper(self, switch: Switch, ref: str, leg: str) -> None:
-        """Hang up a channel that hears a leg because of the INVITE that made it. Others, as a supervisor's, may."""
-        log.info("leg_overheard", extra={"call_ref": ref})
-        for pause in (_LISTED, _ONCE_MORE, 0.0):
-            _end_strangers(switch, _BARGES, leg)
             gevent.sleep(pause)
 
     def _rings(self, live: Live, event: Event) -> None:
@@ -481,12 +473,6 @@ class Calls:
         expected = {aleg_uuid, *open_blegs}
         live.wait(lambda: len(live.ends) > 1 and live.ends.keys() >= expected, time.monotonic() + _APART)
         return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]
-
-
-def _end_strangers(switch: Switch, application: str, data: str) -> None:
-    # ValueError: a list that can't be read.
-    with suppress(SwitchUnavailable, ReplyError, ValueError):
-        end_strangers(switch, application, data)
 
 
 def _is_replaced(end: Event) -> bool:

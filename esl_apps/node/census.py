@@ -6,13 +6,19 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
+import gevent
 import msgspec
 from gevent.lock import Semaphore
 
 from esl_apps.core.terms import IN_PLACE
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import EVENT_PLAIN, CommandError, Event
+from esl_apps.process import background
+
+#: Seconds for which to look for a stranger's channel, and between two looks.
+SOUGHT, EVERY = 1.2, 0.3
 
 
 class Census:
@@ -46,19 +52,45 @@ class Census:
             return found
 
 
-def end_strangers(switch: Switch, application: str, data: str) -> None:
-    """Hang up the channels that have taken the place of a leg that ran an application: they run it now, and it may have
-    no end, as a conference or the music of a party on hold.
+class Strangers:
+    """Hangs up the channels that an INVITE with Replaces has put in the place of one of our legs, or next to it.
 
     They carry nothing of ours, and their sender can overwrite what the switch notes of a Replaces. What tells them is
-    the number that the switch has made up for them.
-
-    :raises SwitchUnavailable: :raises ReplyError:
+    the number that the switch has made up for them: the application that the leg ran, which they run now. It may have
+    no end, as a conference or the music of a party on hold.
     """
-    made_up = f"answer,{application}:{data or IN_PLACE['current_application_data']}"
+
+    def __init__(self) -> None:
+        self._sought: dict[str, dict[str, float]] = {}
+        """By switch: the numbers that it has made up → until when to look for them."""
+
+    def end(self, switch: Switch, application: str, data: str) -> None:
+        """Hang up who runs an application. Returns at once."""
+        number = f"answer,{application}:{data or IN_PLACE['current_application_data']}"
+        sought = self._sought.setdefault(switch.name, {})
+        if not sought:
+            background.once("strangers_ending", self._look, switch, sought)
+        sought[number] = time.monotonic() + SOUGHT
+
+    def _look(self, switch: Switch, sought: dict[str, float]) -> None:
+        """Look for all at once: a list of thousands of channels costs milliseconds, and an INVITE may ask for one."""
+        while sought:
+            # The switch lists a channel some time after it has made it.
+            past = [number for number, until in sought.items() if until < time.monotonic()]
+            # ValueError: a list that can't be read.
+            with suppress(SwitchUnavailable, ReplyError, ValueError):
+                _hang_up(switch, sought)
+            for number in past:
+                if sought[number] < time.monotonic():
+                    del sought[number]
+            gevent.sleep(EVERY)
+
+
+def _hang_up(switch: Switch, numbers: Collection[str]) -> None:
+    """:raises SwitchUnavailable: :raises ReplyError:"""
     listed = msgspec.json.decode(switch.api("show channels as json"))
     for row in listed.get("rows", ()):
-        if row["dest"] == made_up:
+        if row["dest"] in numbers:
             with suppress(ReplyError):
                 # It may have ended by now.
                 switch.api(f"uuid_kill {row['uuid']} CALL_REJECTED")
