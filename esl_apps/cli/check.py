@@ -223,7 +223,10 @@ def _transfers(config: Config, switch: Switch) -> Iterator[Result]:
     missing = "the context esl_apps_refer isn't there, so every transfer is refused; install 00_esl_apps_refer.xml"
     yield Result(what, OK if there else WARN, "the context esl_apps_refer leads to a node" if there else missing)
     for profile in unsafe:
-        message = "a far end can have the switch dial any number; set disable-transfer to true and restart the profile"
+        message = (
+            "a far end can have the switch dial any number and run any command; "
+            "set disable-transfer to true and restart the profile"
+        )
         yield Result(f"{what}, profile {profile}", WARN, message)
 
 
