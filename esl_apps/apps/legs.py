@@ -53,6 +53,9 @@ def leg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, 
         # By a SIP INFO, a phone can have the switch record the talk if its profile has a record-template, as the stock
         # one has.
         "sip_disable_recording": "true",
+        # Don't pass headers of A's INVITE on to B (X-*, P-*, Diversion, Identity), nor those of B's answer to A. The
+        # switch reads this on A's leg for the one, and on B's for the other.
+        "sip_copy_custom_headers": "false",
         # Report REFERs to the node: of an agent's phone it may do what the switch has refused (``node.attended``).
         "sip_watch_headers": "refer-to",
     }
@@ -73,9 +76,7 @@ def aleg_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str,
         "instant_ringback": "true",
         # B's RTP timestamps start below those of the ringback, and a strict phone plays nothing until they catch up.
         "rtp_rewrite_timestamps": "true",
-        # Don't pass headers and bodies of A's INVITE on to B (X-*, P-*, Diversion, Identity; bodies other than SDP).
-        # The switch reads these two on the A-leg only.
-        "sip_copy_custom_headers": "false",
+        # Don't pass bodies of A's INVITE on to B, other than SDP. The switch reads this on the A-leg only.
         "sip_copy_multipart": "false",
     }
 

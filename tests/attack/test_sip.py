@@ -240,6 +240,17 @@ def test_notify_talk_of_a_caller_ends_the_call(stand: Stand, *, talking: bool) -
     call.hangup()
 
 
+def test_sip_headers_of_an_answer_go_to_no_caller(stand: Stand) -> None:
+    """Neither an agent's to a customer, nor a callee's to a phone that reads X-Teleforge-Error."""
+    stand.reset()
+    stand.agent.script(Script(headers={"X-Agent": "1", "X-Teleforge-Error": "agent: unknown"}))
+    call = stand.rig.raw_call(DIDS["inbound"], [], sender=f"<sip:{VICTIM}@127.0.0.1>")
+    assert call.wait() == 200
+    assert not {"x-agent", "x-teleforge-error"} & call.responses[-1][1].keys()
+    call.hangup()
+    eventually(lambda: stand.live() == 0)
+
+
 def test_sip_info_records_nothing(stand: Stand) -> None:
     """FreeSWITCH's own internal profile has a record-template, with which a phone's INFO records its talk."""
     stand.reset()

@@ -41,6 +41,8 @@ class Script:
     """Whether it offers telephone-event (RFC 4733) when it dials."""
     auto_answer: bool = False
     """Whether it answers at once if the INVITE asks for that: ``answer-after=0`` in Call-Info, or Alert-Info."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the answer, on a real FreeSWITCH."""
     digits: str = ""
     """DTMF (RFC 2833) sent ``digits_after`` seconds after the answer; ``,`` pauses half a second."""
     digits_after: float = 0.3

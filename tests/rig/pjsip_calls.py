@@ -115,7 +115,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
         if self.ended:
             return
         self.leg.update(answered_at=time.time(), status=200)
-        self.respond(200)
+        self.respond(200, self.script.get("headers"))
         self.connected()
 
     def refuse(self, status: int) -> None:
