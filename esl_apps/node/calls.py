@@ -477,4 +477,8 @@ class Calls:
 
 def _is_replaced(end: Event) -> bool:
     """Whether another channel has taken the place of a leg that has ended."""
-    return end.get("Hangup-Cause") in _REPLACED or _JOINED in end.lines
+    if _JOINED in end.lines:
+        return True
+    # A far end that hangs up may write any cause of FreeSWITCH's into Reason, and one that is FreeSWITCH does.
+    by_switch = not (end.var("sip_hangup_disposition") or "").startswith("recv")
+    return by_switch and end.get("Hangup-Cause") in _REPLACED

@@ -12,7 +12,7 @@ from tests.attack.forgeries import VICTIM
 from tests.attack.stand import AGENT, DIDS, Stand
 from tests.conftest import ON_FREESWITCH
 from tests.rig.base import PhoneLeg, Script, ended, eventually
-from tests.support.node import ADMIN_TOKEN, asks, request
+from tests.support.node import ADMIN_TOKEN, CDRS, asks, request
 
 pytestmark = ON_FREESWITCH
 
@@ -88,6 +88,24 @@ def test_invite_that_overhears_a_leg_ends_alone(
     (record,) = stand.records(taken)
     assert record["end_reason"] == "answered"
     stranger.hangup()
+
+
+def test_reason_of_a_refusal_replaces_nothing(stand: Stand) -> None:
+    """A far end, often FreeSWITCH itself, writes the cause of a leg whose place was taken. The caller goes on."""
+    stand.reset()
+    refuses = Script(reject=486, reason='FreeSWITCH;cause=805;text="PICKED_OFF"')
+    busy = stand.rig.outside(f"27{CALLEE[1:]}", refuses)
+    other = stand.rig.outside(f"27{EXPERT[1:]}", Script(answer_after=0.1))
+    caller = stand.rig.outside(VICTIM).dial(DIDS["dialthrough"])
+    eventually(lambda: asks(stand.rig, "enter_number"))
+    caller.digits(f"{CALLEE}#")
+    eventually(lambda: busy.calls)
+    eventually(lambda: stand.redis.client.llen(CDRS) == 1)
+    eventually(lambda: asks(stand.rig, "enter_number"))
+    caller.digits(f"{EXPERT}#")
+    eventually(lambda: other.calls and other.calls[0].leg.answered_at)
+    caller.hangup()
+    eventually(lambda: stand.live() == 0)
 
 
 def replaced(stand: Stand, leg: PhoneLeg) -> str:

@@ -410,6 +410,20 @@ def test_calls_strangers_are_looked_for_together(bench: Bench, monkeypatch: pyte
     assert 0 < lists <= (time.monotonic() - began) / 0.02 + 1
 
 
+@pytest.mark.parametrize("disposition", ["recv_bye", "recv_refuse", "recv_cancel"])
+def test_calls_far_end_that_names_a_switchs_cause_ends_alone(bench: Bench, disposition: str) -> None:
+    """``Reason: FreeSWITCH;cause=805``."""
+    attempt = begin(bench).attempt
+    headers: dict[str, Any] = {
+        "variable_esl_call_ref": attempt.call_ref,
+        "variable_sip_hangup_disposition": disposition,
+    }
+    bench.switch.say(ends("PICKED_OFF", 16, uuid=UUID, answered=True, **headers))
+    eventually(lambda: UUID in bench.live[attempt.call_ref].ends)
+    gevent.sleep(0.01)
+    assert hupalls(bench) == []
+
+
 @pytest.mark.parametrize("destination", ["blind:0820001234", "sofia/x att: y"])
 def test_calls_leg_that_was_transferred_blindly_ends_alone(bench: Bench, destination: str) -> None:
     attempt = begin(bench).attempt
