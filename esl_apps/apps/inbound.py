@@ -159,6 +159,9 @@ def _payable(
                 continue
             attempt.pay(charge)
         agents.append(agent)
+    if attempt.charges:
+        # Before they are rung: a process that takes the call over returns what isn't used.
+        attempt.save()
     return agents, refused
 
 
@@ -213,7 +216,7 @@ def agent_answered(
 ) -> None:
     """Note which agent has answered and how long the caller waited, and announce it."""
     for charge in attempt.charges:
-        charge.provisional = False
+        attempt.confirm(charge)
     if bleg is not None and bleg.user:
         attempt.extension = bleg.user
         rung_agents.one_answered(attempt, bleg.user)

@@ -328,7 +328,7 @@ class Session:
         longest = self._pay(number)
         self.dialled = True
         if self._aleg is not None:
-            self._aleg.provisional = False
+            attempt.confirm(self._aleg)
         bleg = Bleg(
             caller_id=caller_id,
             name=name,
@@ -377,7 +377,7 @@ class Session:
     def _repay_aleg(self, aleg: Charge, levels: list[Level]) -> None:
         assert self._aleg is not None
         # The call is counted already, and goes on being.
-        self._aleg.provisional = False
+        self.attempt.confirm(self._aleg)
         aleg.outlive(self._aleg.switch, self.call.uuid)
         self.attempt.drop(self._aleg)
         self._aleg.end()

@@ -131,7 +131,8 @@ class Attempt(CallFields, eq=False):
         ``Usage.begin`` has counted them, or they go on from the attempt before, in a session.
         """
         for charge in charges:
-            charge.move(self.call_ref)
+            if charge.call_ref != self.call_ref:
+                charge.move(self.call_ref, 0.0 if self.answered_at is None else node_clock.now() - self.answered_at)
             self.charges.append(charge)
             essence = charge.essence
             # An adopted attempt has them among its fields already.
@@ -140,7 +141,19 @@ class Attempt(CallFields, eq=False):
 
     def began(self, charge: Charge) -> float | None:
         """Return when a charge's leg began to talk in this attempt; None: it hasn't."""
-        return self.answered_at if charge.aleg else self.bridged_at
+        return self.answered_at if charge.aleg or charge.moved else self.bridged_at
+
+    def talked(self, charge: Charge, until: float) -> float:
+        """Return the seconds that a charge's leg had talked at a time, by the switch's times."""
+        began = self.began(charge)
+        return charge.before + (0.0 if began is None else max(0.0, until - began))
+
+    def confirm(self, charge: Charge) -> None:
+        """Count a provisional charge's call for good, in whichever process it ends."""
+        if charge.provisional:
+            before = charge.essence
+            charge.confirm()
+            self.paid_for = [charge.essence if essence == before else essence for essence in self.paid_for]
 
     def drop(self, charge: Charge) -> None:
         """Pay for this leg no longer with the attempt: another charge does, or the leg was never answered."""
@@ -267,8 +280,7 @@ class Attempt(CallFields, eq=False):
         for charge in self.charges:
             if not charge.outlives:
                 # By the switch's times: this process may have learnt of the answer long after it.
-                began_at = self.began(charge)
-                talked = 0.0 if began_at is None else ended_at - began_at
+                talked = self.talked(charge, ended_at)
                 # An adopted call that was lost ends in its record when the loss was noticed: later than the talk.
                 charge.end(min(talked, charge.proven) if charge.adopted and reason == LOST else talked)
         self._moment(Moment(milliseconds(at), ENDED, f"{reason} {self.record.end_code}"))

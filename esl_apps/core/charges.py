@@ -54,8 +54,6 @@ class Ticket(Struct):
     """Seconds of the bound that were free when Redis was last asked."""
     why: str = ""
     """The limit of the bound that runs out first, as ``minutes_per_day``."""
-    counted: str = ""
-    """The day on which this leg's call was counted; empty: another leg has it counted, or another process."""
     slices: list[Slice] = field(default_factory=list)
     """The latest payments, :attr:`kept` at most."""
     kept: int = _SLICES
@@ -117,6 +115,7 @@ class Charge:
         "adopted",
         "aleg",
         "aleg_uuid",
+        "before",
         "call_ref",
         "cut",
         "id",
@@ -176,14 +175,17 @@ class Charge:
         self.id = id or (secrets.token_hex(4) if self.timed else "")
         """Under which another process finds what was paid."""
         self.moved = False
-        """Its leg talked in another attempt before: what was paid for that isn't told from the rest."""
+        """Its leg talked in another attempt before, and is A of this one."""
+        self.before = 0.0
+        """The seconds that it talked there."""
         self.proven = 0.0
         """If it was adopted: the seconds that its leg certainly talked."""
         self._prepaid = Raw(b"{}")
-        """The payments before the talk, as JSON: a quarter of the memory, and each state is written with them."""
+        """The payments before the talk in this attempt, as JSON: a quarter of the memory, and each state is written
+        with them."""
         self.provisional = False
         """A stranger may have caused it: if it ends so, its call doesn't count for a customer, nor, unless it was
-        answered, for anyone."""
+        answered, for anyone. ``Attempt.confirm`` takes it off."""
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.outlives = False
@@ -214,17 +216,15 @@ class Charge:
     @property
     def essence(self) -> dict[str, Any]:
         """Its data for another process."""
-        essence = self.stored or {
+        return self.stored or {
             "levels": list(self.levels),
             "number": self.number.dialled if self.number is not None else None,
             "aleg": self.aleg,
             "owner": self.owner,
             "whole": self.whole,
             **({"id": self.id, "paid": self._prepaid} if self.timed else {}),
+            **({"provisional": True} if self.provisional else {}),
         }
-        if self.moved:
-            return {name: value for name, value in essence.items() if name not in ("id", "paid")}
-        return essence
 
     def payments(self, now: float) -> Payments:
         """Return what was paid so far, for a process that takes the call over."""
@@ -233,19 +233,29 @@ class Charge:
             {ticket.bound.key: (round(ticket.taken, 3), ticket.slices) for ticket in self.tickets if ticket.timed},
         )
 
-    def move(self, call_ref: str) -> None:
-        """Go on in another attempt."""
-        if call_ref != self.call_ref:
-            self.call_ref, self.moved = call_ref, True
+    def move(self, call_ref: str, ago: float) -> None:
+        """Go on in another attempt, in which its leg is since ``ago`` seconds."""
+        self.call_ref, self.moved = call_ref, True
+        if self.timed and self._clock is not None:
+            now = self._clock()
+            self.before = round(self.spent(now - ago), 3)
+            paid = Raw(msgspec.json.encode(self.payments(now)))
+            self.stored = {**self.essence, "id": self.id, "paid": paid, "before": self.before}
+
+    def confirm(self) -> None:
+        """Its call counts, however it ends."""
+        self.provisional = False
+        if self.stored is not None:
+            self.stored = {name: value for name, value in self.stored.items() if name != "provisional"}
 
     @property
     def ended(self) -> bool:
         return self._talked is not None
 
     def talk(self, ago: float = 0.0) -> None:
-        """Its leg answered ``ago`` seconds ago."""
+        """Its leg began to talk in this attempt ``ago`` seconds ago."""
         if self.since is None and not self.ended and self._clock is not None and self._on_change is not None:
-            self.since = self._clock() - ago
+            self.since = self._clock() - ago - self.before
             self.stale = self.since - self._opened > FRESH
             self._on_change(self)
 
@@ -255,6 +265,11 @@ class Charge:
             seen = self.spent(self._clock() - max(0.0, ago))
             self._talked = seen if talked is None else max(0.0, talked)
             self._on_change(self)
+
+    def leave(self) -> None:
+        """End it here: its call goes on in another process, or in another flow of this one."""
+        self.provisional = False
+        self.end()
 
     def adopt(self) -> None:
         """Take it over from a process that died: it was counted there, and is paid for here from now on."""
@@ -268,7 +283,7 @@ class Charge:
         """Go on from what the process that died has paid.
 
         :param paid: None if it isn't known: then all is paid that was talked.
-        :param ago: Seconds since the leg answered, 0 if it hasn't.
+        :param ago: Seconds that the leg has talked, by when it answered.
         """
         self.proven = ago if paid is None else min(ago, paid.talked)
         for ticket in self.tickets:
@@ -291,7 +306,7 @@ class Charge:
     def waive(self) -> None:
         """Return all that was paid here, even after the end: the process that had the call lives, and pays itself."""
         if self._clock is not None and self._on_change is not None:
-            self._talked = 0.0
+            self._talked, self.provisional = 0.0, False
             for ticket in self.tickets:
                 # That one returns its own. What was returned of it here is taken again.
                 ticket.taken -= ticket.inherited

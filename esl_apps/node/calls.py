@@ -131,7 +131,7 @@ class Calls:
         """Stop following an adopted call: another process, or another flow of this one, has it now."""
         live.released = True
         for charge in live.attempt.charges:
-            charge.end()
+            charge.leave()
         self._drop(live)
 
     def give_back(self, live: Live) -> None:

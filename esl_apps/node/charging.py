@@ -76,7 +76,10 @@ class _Paid(msgspec.Struct):
     whole: bool
     id: str = ""
     paid: Payments | None = None
-    """What was paid before it was dialled."""
+    """What was paid before it was dialled, or came into this attempt."""
+    before: float | None = None
+    """The seconds that it talked in other attempts; None: it was in none, or an older version's."""
+    provisional: bool = False
 
 
 class Charging:
@@ -106,7 +109,9 @@ class Charging:
                 continue
             aleg, owner, whole = paid.aleg, paid.owner, paid.whole
             charge = Charge(attempt.call_ref, levels, number, aleg=aleg, owner=owner, whole=whole, id=paid.id)
-            charge.stored = essence
+            charge.stored, charge.provisional = essence, paid.provisional
+            if paid.before is not None:
+                charge.moved, charge.before = True, paid.before
             if had_by and paid.id:
                 prepaid[paid.id] = paid.paid
             charges.append(charge)
@@ -118,12 +123,11 @@ class Charging:
         self._usage.adopt(*charges)
         attempt.pay(*charges)
         for charge in charges:
-            began = attempt.began(charge)
-            ago = 0.0 if began is None else max(0.0, now - began)
-            charge.inherit(prepaid.get(charge.id), ago)
-            if began is not None:
+            talked = attempt.talked(charge, now)
+            charge.inherit(prepaid.get(charge.id), talked)
+            if attempt.began(charge) is not None:
                 # What no process has paid for is paid at the end, by the switch's times.
-                charge.talk(min(ago, charge.covered))
+                charge.talk(min(talked, charge.covered) - charge.before)
 
     def settle_later(self, attempt: Attempt, had_by: Sequence[str]) -> None:
         """Settle what a process has paid for a call whose caller goes on here, if it died. If it lives, it does that
@@ -139,8 +143,10 @@ class Charging:
             return
         self.resume(attempt, had_by)
         for charge in attempt.charges:
-            began = attempt.began(charge)
-            charge.end(0.0 if began is None else at - began)
+            if not attempt.ended:
+                # The call is counted for the flow that goes on with it here.
+                charge.provisional = False
+            charge.end(attempt.talked(charge, at))
 
 
 def _level(policy: Policy, name: str, attempt: Attempt) -> Level:

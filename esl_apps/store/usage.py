@@ -188,14 +188,13 @@ class UsageStore:
                 day, minute, why = [sys.intern(value.decode()) for value in answer[2:5]]
                 counted.append((ticket, float(answer[0]), float(answer[1]), day, minute, why, bool(answer[5])))
         if failed is None and not refused:
-            for ticket, seconds, left, day, minute, why, new in counted:
+            for ticket, seconds, left, day, minute, why, _new in counted:
                 ticket.take(seconds, left, day, minute, why)
-                ticket.counted = day if new else ""
             return None
         # The call is not dialled, so it must count nowhere. One script could not check all bounds first: their keys are
         # on different slots.
         undo = [
-            self._returning(ticket, day, [(seconds, day, minute)] if seconds else [], new=new)
+            self._returning(ticket, [(seconds, day, minute)] if seconds else [], counted=new)
             for ticket, seconds, _left, day, minute, _why, new in counted
         ]
         with suppress(StoreUnavailable):
@@ -278,7 +277,7 @@ class UsageStore:
             commands.append(("HDEL", self._payments, *over[i : i + _BATCH]))
         fields: list[str | bytes] = []
         for charge in in_turns("minutes", talking, 200):
-            if charge.timed and not charge.moved and not charge.ended:
+            if charge.timed and not charge.ended:
                 fields += [charge.id, documents.encode(PAYMENTS, charge.payments(self._seconds()))]
                 self._noted[charge.id] = charge
         for i in range(0, len(fields), 2 * _BATCH):
@@ -314,17 +313,17 @@ class UsageStore:
             for charge in in_turns("minutes", charges, 200):
                 spent = charge.spent(self._seconds())
                 for ticket in charge.tickets:
-                    uncounted = ticket.counted if _is_uncounted(charge, ticket) else ""
+                    uncounted = _is_uncounted(charge, ticket)
                     if not ticket.timed and not uncounted:
                         continue
                     unused = ticket.unused(spent) if charge.ended or charge.stale else []
                     if unused or uncounted:
-                        back.append(self._returning(ticket, uncounted or "0", unused, new=bool(uncounted)))
-                        ticket.counted = ""
+                        back.append(self._returning(ticket, unused, counted=uncounted))
                     wanted = 0.0 if charge.ended else ticket.wanted(spent, AHEAD)
                     if (owed := ticket.owed(spent)) or wanted:
                         asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))
                 charge.stale = False
+                charge.provisional = charge.provisional and not charge.ended
             failed: list[StoreUnavailable] = []
             for i in range(0, len(back), _BATCH):
                 answers = run_all(self._client, back[i : i + _BATCH], strict=False)
@@ -350,11 +349,12 @@ class UsageStore:
         args = self._now(), _lowest(an_hour), _lowest(a_day), f"{owed:.3f}", f"{wanted:.3f}"
         return self._take.on((keys.usage_sums(key),), args)
 
-    def _returning(self, ticket: Ticket, day: str, parts: Sequence[Slice], *, new: bool) -> Run:
-        flat = [value for seconds, of_day, minute in parts for value in (f"{seconds:.3f}", of_day, minute)]
+    def _returning(self, ticket: Ticket, parts: Sequence[Slice], *, counted: bool) -> Run:
+        """``counted``: the call counts no longer, whichever process has counted it."""
+        flat = [value for seconds, day, minute in parts for value in (f"{seconds:.3f}", day, minute)]
         bound = ticket.bound
         return self._give_back.on(
-            (keys.usage_calls(bound.key), keys.usage_sums(bound.key)), (bound.member if new else "", day, *flat)
+            (keys.usage_calls(bound.key), keys.usage_sums(bound.key)), (bound.member if counted else "", *flat)
         )
 
     def _share(

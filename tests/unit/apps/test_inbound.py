@@ -317,6 +317,14 @@ def test_agent_outside_counts_as_a_call_once_they_answer(*, answers: bool) -> No
     assert [charge.provisional for charge in usage.charges] == [not answers] * 2
 
 
+def test_what_agents_outside_cost_is_written_down_before_they_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the node dies, the one that takes the call over returns it."""
+    call, saved = ScriptedCall([fails("NO_ANSWER")], ended(a_by="send_refuse")), []
+    monkeypatch.setattr(Attempt, "save", lambda self: saved.append((len(self.paid_for), bool(call.did("bridge")))))
+    rung(Purse(), call, OUTSIDE, PLAN.read("0832223333"))
+    assert saved[:1] == [(2, False)]
+
+
 def test_agents_outside_who_do_not_answer_are_not_paid_for() -> None:
     usage = Purse()
     other = PLAN.read("0832223333")

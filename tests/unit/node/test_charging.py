@@ -126,7 +126,10 @@ def charged(build: Build) -> Bench:
     return build(
         spending=limits,
         integrators=[{**acme, **limits}],
-        accounts={"acme": {"token": "acme-cards-token", **limits, "card_limits": {"longest_call": 30}}},
+        accounts={
+            "acme": {"token": "acme-cards-token", **limits, "card_limits": {"longest_call": 30}},
+            "front": {"token": "front-cards-token", "limits": {"calls_per_hour": 9, "calls_per_day": 9}},
+        },
     )
 
 
@@ -272,3 +275,110 @@ def test_charging_of_this_process_is_resumed_like_anothers(bench: Bench) -> None
     again = Attempt(app="disa", call_dir="external", call_ref="a", paid_for=list(first.paid_for))
     bench.services.charging.resume(again)
     assert [one.id for one in again.charges] == [charge.id]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_charging_of_a_leg_that_came_from_another_call_counts_its_talk(charged: Bench, answers: bool) -> None:
+    """A transferred customer's, or that of a caller who was rung back: its talk in both calls, and not what was paid
+    ahead for it."""
+    began = time.time()
+    charge, usage = lost_charge(charged, 20.0), charged.services.usage
+    first = Attempt(app="click-dial", call_dir="external", call_ref="lost")
+    first.pay(charge)
+    first.drop(charge)
+    # Its socket may have come before this is told.
+    new = Attempt(app="transfer", call_dir="external", dialed_at=began, answered_at=began - 2 if answers else None)
+    new.pay(charge)
+    assert counted(charged) == pytest.approx(30, abs=0.5)
+    known = msgspec.json.decode(msgspec.json.encode(new.paid_for))
+    attempt = Attempt(app="transfer", call_dir="external", paid_for=known, dialed_at=began, answered_at=new.answered_at)
+    charged.services.charging.resume(attempt, ["dead"])
+    if not answers:
+        # Its socket comes to this node.
+        attempt.enter(terms.AGENT_ANSWERED, began)
+    usage.accrue()
+    attempt.end("callee_no_answer", 18, terms.CALLEE, began + 6)
+    usage.settle()
+    assert counted(charged) == pytest.approx(26, abs=0.5)
+
+
+# Calls that strangers can cause ---------------------------------------------------------------------------
+
+
+def rung_by_a_stranger(bench: Bench) -> tuple[Charge, Attempt]:
+    level = Level("account:front", bench.services.policy.cards.account("front").limits)  # type: ignore[union-attr]
+    charge = Charge("lost", [level], bench.services.policy.settings.plan.read("0820001234"), aleg=True)
+    charge.provisional = True
+    assert bench.services.usage.begin(charge) is None
+    attempt = Attempt(app="callback", call_dir="external", call_ref="lost")
+    attempt.pay(charge)
+    # Its node dies.
+    bench.services.usage._charges.clear()
+    return charge, attempt
+
+
+def taken_over(bench: Bench, lost: Attempt) -> Attempt:
+    known = msgspec.json.decode(msgspec.json.encode(lost.paid_for))
+    attempt = Attempt(app="callback", call_dir="external", call_ref="lost", paid_for=known)
+    bench.services.charging.resume(attempt, ["dead"])
+    return attempt
+
+
+def calls_counted(bench: Bench) -> tuple[int, int]:
+    """Those of the hour and those of the day."""
+    client = bench.redis_server.client
+    sums = client.hgetall(keys.usage_sums("account:front"))
+    of_day = sum(int(value) for name, value in sums.items() if name.startswith("n"))
+    return int(client.zcard(keys.usage_calls("account:front"))), of_day
+
+
+def test_charging_call_that_only_rang_counts_no_longer(charged: Bench) -> None:
+    charge, lost = rung_by_a_stranger(charged)
+    adopted = taken_over(charged, lost)
+    assert calls_counted(charged) == (1, 1)
+    adopted.end("agent_no_answer", 18, terms.AGENT, time.time())
+    charged.services.usage.settle()
+    assert calls_counted(charged) == (0, 0)
+    # Its process lives after all, and a further call is up.
+    other = Charge("other", [Level("account:front", Limits(calls_per_hour=9, calls_per_day=9))], None)
+    assert charged.services.usage.begin(other) is None
+    charge.end()
+    charged.services.usage.settle()
+    assert calls_counted(charged) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["confirmed before", "confirmed here", "released", "given back"])
+def test_charging_call_that_goes_on_counts(charged: Bench, how: str) -> None:
+    charge, lost = rung_by_a_stranger(charged)
+    if how == "confirmed before":
+        lost.confirm(charge)
+    adopted = taken_over(charged, lost)
+    (again,) = adopted.charges
+    live = charged.services.calls.begin(adopted, charged.services.switches[0])
+    if how == "released":
+        charged.services.calls.release(live)
+    elif how == "given back":
+        charged.services.calls.give_back(live)
+    else:
+        adopted.confirm(again)
+        assert adopted.paid_for == [again.essence] != [{**again.essence, "provisional": True}]
+        adopted.end("agent_no_answer", 18, terms.AGENT, time.time())
+    charged.services.usage.settle()
+    assert calls_counted(charged) == (1, 1)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_charging_settles_the_call_of_a_stranger_who_is_handed_over(
+    charged: Bench, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    monkeypatch.setattr(charging, "DEAD", -2 * BEAT)
+    monkeypatch.setattr(charged.services.membership, "is_dead", lambda _boot: True)
+    _charge, lost = rung_by_a_stranger(charged)
+    lost.charges.clear()
+    if ended:
+        lost.end("agent_no_answer", 18, terms.AGENT, time.time())
+    charged.services.charging.settle_later(lost, ["dead"])
+    gevent.sleep(0.02)
+    charged.services.usage.settle()
+    # If the caller is rung for here, that flow has it counted.
+    assert calls_counted(charged) == ((0, 0) if ended else (1, 1))
