@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -97,6 +97,11 @@ class Ticket(Struct):
             self.taken -= part
             back.append((part, day, minute))
         return back
+
+    def keep(self, back: Sequence[Slice]) -> None:
+        """Undo :meth:`unused`: Redis hasn't taken it."""
+        self.taken += sum(seconds for seconds, _day, _minute in back)
+        self.slices += reversed(back)
 
 
 class Charge:
@@ -271,6 +276,15 @@ class Charge:
         self.provisional = False
         self.end()
 
+    def is_uncounted(self, ticket: Ticket) -> bool:
+        """Return whether its call, which has ended, doesn't count for a bound after all.
+
+        If it was answered it costs money. Then it counts for what protects the operator: the limits of the
+        installation, and breakers. A customer's own calls are not used up.
+        """
+        customers = ticket.bound.key.startswith(("card:", "account:"))
+        return self.ended and self.provisional and (self.since is None or customers)
+
     def adopt(self) -> None:
         """Take it over from a process that died: it was counted there, and is paid for here from now on."""
         self.adopted = True
@@ -335,6 +349,24 @@ class Charge:
     def _least(self, away: bool) -> Ticket | None:
         prepaid = [ticket for ticket in self.tickets if ticket.ahead and ticket.timed]
         return min(prepaid, key=lambda ticket: _payable(ticket, away), default=None)
+
+
+class Return(NamedTuple):
+    """What goes back of a leg's share of one bound."""
+
+    charge: Charge
+    ticket: Ticket
+    parts: Sequence[Slice]
+    counted: bool
+    """Its call counts no longer."""
+
+    def keep(self, *, sure: bool) -> None:
+        """Return it later. ``sure``: Redis hasn't taken it; otherwise only the call, which Redis takes once."""
+        if self.counted:
+            self.charge.provisional = True
+        if sure:
+            self.ticket.keep(self.parts)
+            self.charge.stale = not self.charge.ended
 
 
 def _payable(ticket: Ticket, away: bool) -> float:

@@ -21,7 +21,7 @@ from gevent import queue, socket
 
 from esl_apps.config.redis_url import RedisUrl
 from esl_apps.net.stream import Stream
-from esl_apps.store.errors import NoAnswer, NotReady, Reply, refusal
+from esl_apps.store.errors import NoAnswer, NotReady, Reply, Unsent, refusal
 
 #: A command and its arguments, as ``("HGET", key, field)``.
 Command = Sequence[Any]
@@ -137,7 +137,7 @@ class Connection:
         try:
             sock = self._socket()
         except OSError as error:
-            raise NoAnswer(f"redis: {self._url.where}: {error.strerror or error}") from None
+            raise Unsent(f"redis: {self._url.where}: {error.strerror or error}") from None
         self._stream = Stream(sock)
         self._reader = hiredis.Reader(replyError=refusal, notEnoughData=_INCOMPLETE)
         for command in self._greeting():
@@ -188,7 +188,7 @@ class Pool:
         try:
             connection = self._free.get(timeout=self._timeout)
         except Empty:
-            raise NoAnswer("redis: no connection has come free") from None
+            raise Unsent("redis: no connection has come free") from None
         connection.refresh()
         return connection
 

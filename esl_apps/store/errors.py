@@ -4,6 +4,7 @@
 Kind                What happened                                 What to do
 ==================  ============================================  =====================================================
 :class:`NoAnswer`   no connection, or no answer in time           try again; whether the command was run is not known
+:class:`Unsent`     no connection                                 try again; the command was not run
 :class:`Refused`    Redis answers, but refuses what it is asked   try again later: a person has to mend it, or it passes
 :class:`NotReady`   the same, for all commands of a connection    close the connection and try again later
 :class:`NoScript`   Redis doesn't know a script                   send the script
@@ -65,6 +66,10 @@ class NoAnswer(StoreUnavailable):
     @property
     def summary(self) -> str:
         return "redis: no answer"
+
+
+class Unsent(NoAnswer):
+    """No connection: nothing was asked."""
 
 
 class Reply(StoreUnavailable):

@@ -26,7 +26,7 @@ import gevent
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
-from esl_apps.core.charges import Charge, Payments, Slice, Ticket
+from esl_apps.core.charges import Charge, Payments, Return, Slice, Ticket
 from esl_apps.core.limits import BREAKER, Refusal, covers
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import PAYMENTS
@@ -35,7 +35,7 @@ from esl_apps.process import background
 from esl_apps.store import documents, keys
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.connection import Command
-from esl_apps.store.errors import Fault, Unreadable, raise_first
+from esl_apps.store.errors import Fault, Refused, Unreadable, Unsent, raise_first
 from esl_apps.store.leases import LEASE, Leases
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Run, Script, run_all
@@ -91,6 +91,8 @@ class UsageStore:
         """Charges of calls that have not ended."""
         self._ended: list[Charge] = []
         """Charges of ended calls that are not settled yet."""
+        self._unsettled = False
+        """The last try to settle some has failed."""
         self._noted: dict[str, Charge] = {}
         """Charges whose payments are in Redis, by id."""
         self._timers: dict[Charge, gevent.Greenlet[..., None]] = {}
@@ -295,39 +297,41 @@ class UsageStore:
         """
         ended, self._ended = self._ended, []
         try:
+            if self._unsettled:
+                # What gets no answer isn't sent again, so find out first.
+                self._client.set(keys.PING, "", ex=10)
             self._pay(ended)
+            self._unsettled = False
         except Fault:
             # Asking again changes nothing; the other keys are paid.
             raise
         except BaseException:
+            self._unsettled = True
             self._ended = [*ended, *self._ended][-_UNSETTLED:]
             raise
 
     def _pay(self, charges: Sequence[Charge]) -> None:
-        """Pay for calls. If the answer to a payment is lost it is paid again, and a lost return is not sent again: the
-        error is on the side of talking less."""
+        """Pay for calls. If the answer to a payment is lost it is paid again, and if that to a return is lost, its
+        seconds are not sent again: the error is on the side of talking less."""
         with self._paying:
             # One script per key: calls of one account pay together.
             asked: dict[str, list[tuple[Ticket, float, float]]] = {}
-            back: list[Run] = []
+            back: list[Return] = []
             for charge in in_turns("minutes", charges, 200):
                 spent = charge.spent(self._seconds())
                 for ticket in charge.tickets:
-                    uncounted = _is_uncounted(charge, ticket)
+                    uncounted = charge.is_uncounted(ticket)
                     if not ticket.timed and not uncounted:
                         continue
                     unused = ticket.unused(spent) if charge.ended or charge.stale else []
                     if unused or uncounted:
-                        back.append(self._returning(ticket, unused, counted=uncounted))
+                        back.append(Return(charge, ticket, unused, uncounted))
                     wanted = 0.0 if charge.ended else ticket.wanted(spent, AHEAD)
                     if (owed := ticket.owed(spent)) or wanted:
                         asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))
                 charge.stale = False
                 charge.provisional = charge.provisional and not charge.ended
-            failed: list[StoreUnavailable] = []
-            for i in range(0, len(back), _BATCH):
-                answers = run_all(self._client, back[i : i + _BATCH], strict=False)
-                failed += [answer for answer in answers if isinstance(answer, StoreUnavailable)]
+            failed = self._return(back)
             found = list(asked.values())
             taking = [self._taking(one) for one in found]
             for i in range(0, len(taking), _BATCH):
@@ -339,6 +343,25 @@ class UsageStore:
                         self._share(one, *(value.decode() for value in answer))
             # One key must not keep the others from being paid. Errors that may pass come first.
             raise_first(sorted(failed, key=lambda error: isinstance(error, Fault)))
+
+    def _return(self, back: Sequence[Return]) -> list[StoreUnavailable]:
+        """Return seconds and calls, and keep what Redis hasn't taken. :raises StoreUnavailable: Redis is down."""
+        failed = []
+        for i in range(0, len(back), _BATCH):
+            batch = back[i : i + _BATCH]
+            runs = [self._returning(one.ticket, one.parts, counted=one.counted) for one in batch]
+            try:
+                answers = run_all(self._client, runs, strict=False)
+            except StoreUnavailable as error:
+                for n, one in enumerate(back[i:]):
+                    one.keep(sure=n >= len(batch) or isinstance(error, (Unsent, Refused)))
+                raise
+            for one, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, StoreUnavailable):
+                    failed.append(answer)
+                    if isinstance(answer, Refused):
+                        one.keep(sure=True)
+        return failed
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:
         # After a reload some calls may have an older limit. The lowest applies.
@@ -450,16 +473,6 @@ class UsageStore:
 
     def _now(self) -> Any:
         return "" if self._clock is None else self._clock()
-
-
-def _is_uncounted(charge: Charge, ticket: Ticket) -> bool:
-    """Return whether a call that has ended doesn't count after all.
-
-    If it was answered it costs money. Then it counts for what protects the operator: the limits of the installation,
-    and breakers. A customer's own calls are not used up.
-    """
-    answered = charge.since is not None
-    return charge.ended and charge.provisional and (not answered or ticket.bound.key.startswith(("card:", "account:")))
 
 
 def _lowest(texts: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ from esl_apps.cli.embedded_redis import redis_server
 from esl_apps.config import redis_url
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.connection import Connection, Pool, pack
-from esl_apps.store.errors import Fault, NoScript
+from esl_apps.store.errors import Fault, NoScript, Unsent
 from esl_apps.store.fast_client import TIMEOUT, FastClient, fast_client
 from esl_apps.store.redis_client import connect
 from tests.support import redis_servers
@@ -180,6 +180,19 @@ def test_connection_that_redis_closed_is_made_again(client: Any, server: RedisSe
     kill_connections(server)
     gevent.sleep(0.1)
     assert client.ping()
+
+
+def test_redis_that_is_gone_is_known_to_have_run_nothing() -> None:
+    """What may be done once only can be asked again."""
+    server = RedisServer()
+    client = fast_client(server.url)
+    assert client.ping()
+    server.kill()
+    gevent.sleep(0.1)
+    for ask in (client.ping, lambda: client.send_all([("PING",)])):
+        with pytest.raises(Unsent):
+            ask()
+    server.close()
 
 
 @pytest.mark.parametrize("in_parser", [False, True])

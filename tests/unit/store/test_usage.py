@@ -34,7 +34,7 @@ from esl_apps.operations.breakers import clear_counters
 from esl_apps.process import background
 from esl_apps.store import keys, redis_client, script
 from esl_apps.store.breakers import Breakers, Trip
-from esl_apps.store.errors import Fault
+from esl_apps.store.errors import Fault, NoAnswer, Unsent
 from esl_apps.store.usage import AHEAD, BEAT, UsageStore
 from tests.support.node import RedisServer
 from tests.unit.store.conftest import everything
@@ -204,7 +204,7 @@ def test_killed_process_loses_its_calls_and_no_others(server: RedisServer, clien
 import gevent.monkey; gevent.monkey.patch_all()
 import gevent
 from esl_apps.store.redis_client import connect
-from esl_apps.store.errors import Fault
+from esl_apps.store.errors import Fault, NoAnswer, Unsent
 from esl_apps.store.usage import UsageStore
 usage = UsageStore(connect({server.url!r}), "doomed", lease=1.0)
 usage.start()
@@ -1100,6 +1100,62 @@ def test_settlement_missed_while_redis_was_down_is_made_up() -> None:
         gevent.sleep(0.05)
     usage.stop()
     server.close()
+
+
+@pytest.mark.parametrize("how", ["down", "full", "silent"])
+def test_return_missed_while_redis_took_nothing_is_made_up(
+    usage: UsageStore, clock: Clock, server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Unused seconds, and a call that a stranger caused. What got no answer may have been taken: only the call, which
+    Redis takes once, is sent again."""
+    limits = Limits(calls_per_day=9, minutes_per_day=9)
+    first, second = charge("a", limits), charge("b", limits)
+    # Some servers run a script to its end though they are full, if its first command frees memory.
+    first.provisional = second.provisional = how != "full"
+    assert begins(usage, first, second) is None
+    assert (taken(server, "d"), taken(server, "n")) == (20, 2)
+
+    def settle_in_vain() -> None:
+        with pytest.raises(StoreUnavailable):
+            usage.settle()
+
+    if how == "full":
+        server.client.config_set("maxmemory", 1)
+    else:
+        failure = Unsent("redis: down") if how == "down" else NoAnswer("redis: no answer in time")
+        monkeypatch.setattr(client, "send_all", partial(raises, failure))
+        monkeypatch.setattr(client, "set", partial(raises, failure))
+    first.end()
+    settle_in_vain()
+    second.end()
+    settle_in_vain()
+    assert (taken(server, "d"), taken(server, "n")) == (20, 2)
+    server.client.config_set("maxmemory", 0)
+    monkeypatch.undo()
+    usage.settle()
+    usage.settle()
+    assert (taken(server, "d"), taken(server, "n")) == (10 if how == "silent" else 0, 2 if how == "full" else 0)
+
+
+def test_return_of_a_call_that_rang_for_long_is_made_up(usage: UsageStore, clock: Clock, server: RedisServer) -> None:
+    one = charge("a", Limits(minutes_per_day=9))
+    assert begins(usage, one) is None
+    clock.at += 60
+    server.client.config_set("maxmemory", 1)
+    one.talk()
+    with pytest.raises(StoreUnavailable):
+        usage.accrue()
+    server.client.config_set("maxmemory", 0)
+    assert one.stale
+    usage.accrue()
+    assert (taken(server, "d"), one.paid()) == (10, 10)
+    one.end(3.0)
+    usage.settle()
+    assert taken(server, "d") == 3
+
+
+def raises(error: Exception, *_arguments: Any, **_options: Any) -> None:
+    raise error
 
 
 def test_greenlets_go_on_whatever_is_raised(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
