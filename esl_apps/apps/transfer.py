@@ -113,11 +113,11 @@ class TransferCall:
         attempt.hold_time = round(talk.seconds(attempt, talk.HOLD, end.at))
         if self.consults and back is None and _parted(attempt, end):
             return
-        conclude(attempt, end, failed, self.second_party)
         for charge in attempt.charges:
-            # Those of the leg that stayed go on from the call before. How it ended is known a second after it, if the
-            # new party has gone on with another one.
-            charge.end(ago=node_clock.now() - end.at)
+            if charge.outlives:
+                # That of the leg that stayed goes on from the call before. It may be up for longer than the talk.
+                charge.end(ago=node_clock.now() - end.at)
+        conclude(attempt, end, failed, self.second_party)
 
     @property
     def consults(self) -> bool:

@@ -283,6 +283,9 @@ class Attempt(CallFields, eq=False):
                 talked = self.talked(charge, ended_at)
                 # An adopted call that was lost ends in its record when the loss was noticed: later than the talk.
                 charge.end(min(talked, charge.proven) if charge.adopted and reason == LOST else talked)
+            elif self.closes:
+                # It has talked in other attempts, too.
+                charge.end(ago=node_clock.now() - ended_at)
         self._moment(Moment(milliseconds(at), ENDED, f"{reason} {self.record.end_code}"))
         return True
 

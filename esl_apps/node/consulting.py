@@ -248,10 +248,6 @@ class Consulting:
             background.once("consultation_answered", self._answered, attempt, asked)
         if not attempt.ended:
             return
-        if attempt.followed:
-            # The charges of a leg that came from another call end with the last one.
-            for charge in attempt.charges:
-                charge.end(ago=node_clock.now() - moment.at)
         if attempt.consultation is not None:
             live = self._services.calls.live.get(attempt.consultation)
             parted = Action(PARTED, seconds=share_of(attempt, leg_of(attempt, attempt.consults or "")))

@@ -317,7 +317,7 @@ def test_agent_outside_counts_as_a_call_once_they_answer(*, answers: bool) -> No
     assert [charge.provisional for charge in usage.charges] == [not answers] * 2
 
 
-def test_what_agents_outside_cost_is_written_down_before_they_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_of_agents_outside_is_saved_before_they_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the node dies, the one that takes the call over returns it."""
     call, saved = ScriptedCall([fails("NO_ANSWER")], ended(a_by="send_refuse")), []
     monkeypatch.setattr(Attempt, "save", lambda self: saved.append((len(self.paid_for), bool(call.did("bridge")))))

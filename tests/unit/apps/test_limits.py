@@ -497,7 +497,7 @@ def test_charged_call_is_freed_without_the_garbage_collector() -> None:
 
 
 def test_charge_of_a_first_leg_goes_on_in_the_next_attempt() -> None:
-    first = Attempt(app="callback", call_dir="external", switch="fs1")
+    first = Attempt(app="callback", call_dir="external", switch="fs1", closes=False)
     charge = Charge(first.call_ref, [Level("system", Limits(minutes_per_day=60))], None, aleg=True)
     charge.open(lambda: 7.0, lambda _charge: None)
     first.pay(charge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Bridged, Ended, Leg
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Level, Limits
 from esl_apps.core.notification import c2d_payload, cdr_payload, inbound_payload
 from esl_apps.core.numbers import NumberPlan, direction
 from esl_apps.core.record import Record
@@ -101,6 +104,25 @@ def test_attempt_ends_once_whoever_ends_it_again() -> None:
     assert one.record is not None
     assert one.record.end_reason == "answered"
     assert [moment.what for moment in observer.heard] == ["ended"]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_attempt_ends_the_charge_of_a_leg_from_another_call(*, goes_on: bool) -> None:
+    """A transferred customer may hang up before their leg comes to a node: the leg would be paid for until the node
+    ends. A caller who was rung back dials another number."""
+    now = [100.0]
+    charge = Charge("before", [Level("system", Limits(minutes_per_day=9))], None)
+    charge.open(lambda: now[0], lambda _charge: None)
+    charge.talk()
+    charge.outlive("fs1", "leg")
+    one = attempt()
+    one.pay(charge)
+    one.closes = not goes_on
+    now[0] += 30
+    assert one.end("abandoned", 16, "callee", time.time() - 1)
+    now[0] += 30
+    assert charge.ended is not goes_on
+    assert charge.spent(now[0]) == pytest.approx(60 if goes_on else 29, abs=0.2)
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_charging_of_this_process_is_resumed_like_anothers(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_charging_of_a_leg_that_came_from_another_call_counts_its_talk(charged: Bench, answers: bool) -> None:
+def test_charging_of_a_leg_from_another_call_counts_its_talk(charged: Bench, answers: bool) -> None:
     """A transferred customer's, or that of a caller who was rung back: its talk in both calls, and not what was paid
     ahead for it."""
     began = time.time()
@@ -368,7 +368,7 @@ def test_charging_call_that_goes_on_counts(charged: Bench, how: str) -> None:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_charging_settles_the_call_of_a_stranger_who_is_handed_over(
+def test_charging_settles_the_call_of_a_stranger_handed_over(
     charged: Bench, monkeypatch: pytest.MonkeyPatch, ended: bool
 ) -> None:
     monkeypatch.setattr(charging, "DEAD", -2 * BEAT)
