@@ -271,6 +271,11 @@ class Charge:
             self._talked = seen if talked is None else max(0.0, talked)
             self._on_change(self)
 
+    def undo(self) -> None:
+        """End it, since its leg is not dialled: it counts nowhere."""
+        self.provisional = True
+        self.end()
+
     def leave(self) -> None:
         """End it here: its call goes on in another process, or in another flow of this one."""
         self.provisional = False

@@ -101,7 +101,13 @@ class Outgoing:
         refusal = self._services.usage.begin(*charges)
         if refusal is not None:
             raise Spent(refusal)
-        self.place(click, switch, charges=charges, hold=hold)
+        try:
+            self.place(click, switch, charges=charges, hold=hold)
+        except Full:
+            # Others have come while Redis was asked.
+            for charge in charges:
+                charge.undo()
+            raise
         return click.attempt
 
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:

@@ -175,6 +175,8 @@ class Transferring:
                 log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
                 done = False
                 _undo(old, new.attempt)
+                for charge in charges:
+                    charge.undo()
                 new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
             moved.set(done)
             return done

@@ -13,12 +13,14 @@ from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account
+from esl_apps.core.charges import Charge
 from esl_apps.core.order import Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.hold import Hold
 from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Spent
 from esl_apps.node.timed_calls import CROWDED
+from esl_apps.store import keys
 from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
 from tests.support.peer import UUID, eventually
@@ -319,6 +321,27 @@ def test_outgoing_click_over_max_calls_dials_nothing(build: Build) -> None:
     assert (len(bench.live), len(bench.originates())) == (1, 1)
     # Its account is another payer.
     autodial(bench)
+
+
+def test_outgoing_click_without_room_once_paid_counts_nowhere(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several requests come at once, and all of them wait for Redis."""
+    limits = {"calls_per_day": 2, "calls_per_hour": 2, "minutes_per_day": 9}
+    bench = build(**integrator(max_calls=1, limits=limits)).connect()
+    usage, begin = bench.services.usage, bench.services.usage.begin
+
+    def late(*charges: Charge) -> Any:
+        monkeypatch.setattr(usage, "begin", begin)
+        click(bench)
+        return begin(*charges)
+
+    monkeypatch.setattr(usage, "begin", late)
+    with pytest.raises(Crowded):
+        click(bench)
+    usage.settle()
+    sums = bench.redis_server.client.hgetall(keys.usage_sums("integrator:acme"))
+    assert {name[0]: float(value) for name, value in sums.items()} == {"n": 1, "d": 10}
+    assert bench.redis_server.client.zcard(keys.usage_calls("integrator:acme")) == 1
+    assert len(usage._charges) == 1
 
 
 def test_outgoing_payer_whose_call_ended_has_room_again(build: Build) -> None:

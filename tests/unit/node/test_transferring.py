@@ -126,6 +126,15 @@ def test_transferring_a_leg_that_is_gone_changes_nothing(bench: Bench) -> None:
     assert bench.records() == []
 
 
+def test_transferring_a_leg_that_is_gone_counts_as_no_call(build: Build) -> None:
+    bench = build(spending={"limits": {"calls_per_day": 1}}).connect()
+    bench.switch.answers["api uuid_transfer"] = api_response("-ERR No such channel!\n")
+    assert refusal(bench, click_talk(bench))[:2] == (409, "state")
+    bench.services.usage.settle()
+    del bench.switch.answers["api uuid_transfer"]
+    transfer(bench, click_talk(bench))
+
+
 def test_transferring_without_the_integrator_is_409(bench: Bench) -> None:
     live = click_talk(bench)
     live.attempt.integrator = "another"
