@@ -186,6 +186,30 @@ class Session:
         The record says ``abandoned`` if nothing was dialled. A flow that connects the caller with something else, such
         as a prompt or a conference, enters ``terms.BRIDGED`` at that moment: then it says ``answered``.
         """
+        try:
+            rejected = self._talk(talk)
+            # A call whose socket was lost goes on until then.
+            end = self.call.ended()
+            if self._aleg is not None:
+                self._aleg.end(ago=node_clock.now() - end.at)
+        finally:
+            self.release()
+        if self.attempt.ended:
+            return
+        self.attempt.closes = end.lost or end.aleg.ended_at is not None
+        if self.attempt.number is None:
+            # The last B-leg is that of the attempt before.
+            end = replace(end, bleg=None)
+        if self._last is not None:
+            self._conclude(*self._last, end.aleg)
+        elif rejected is not None:
+            note_legs(self.attempt, end.aleg, None)
+            self.attempt.end(terms.REJECTED, rejected, terms.SYSTEM, end.at)
+        else:
+            conclude(self.attempt, end, None, terms.CALLEE)
+
+    def _talk(self, talk: Callable[[], None]) -> int | None:
+        """Run a flow until A hangs up or is lost. Return the Q.850 cause if the session is refused."""
         rejected: int | None = None
         cause = "NORMAL_CLEARING"
         try:
@@ -203,22 +227,7 @@ class Session:
             self.call.hangup(cause)
         except CallEnded as ended:
             self.attempt.note("aleg_ended", str(ended))
-        finally:
-            self.release()
-        end = self.call.ended()
-        if self.attempt.ended:
-            return
-        self.attempt.closes = end.lost or end.aleg.ended_at is not None
-        if self.attempt.number is None:
-            # The last B-leg is that of the attempt before.
-            end = replace(end, bleg=None)
-        if self._last is not None:
-            self._conclude(*self._last, end.aleg)
-        elif rejected is not None:
-            note_legs(self.attempt, end.aleg, None)
-            self.attempt.end(terms.REJECTED, rejected, terms.SYSTEM, end.at)
-        else:
-            conclude(self.attempt, end, None, terms.CALLEE)
+        return rejected
 
     def renew(self) -> None:
         """Take up the policy in force. Call it when a number was keyed, before it is read and checked: a session may

@@ -39,8 +39,8 @@ Found = tuple[str, Essence]
 
 #: Seconds to wait for the CDR file of a B-leg whose caller is already here.
 _KEPT = 1.0
-#: Seconds that a flow has to end its attempt once it was told of the end.
-_SETTLE = 2.0
+#: Seconds that a flow has to end its attempt once it was told of the end, and between two looks.
+_SETTLE, _LOOK = 2.0, 0.02
 
 
 class Followed(gevent.GreenletExit):
@@ -133,11 +133,14 @@ class Visit:
         live = self.services.calls.begin(attempt, self.switch, self.core_uuid, self.channel.clock)
         live.attached = True
         if self._before is not None and first:
-            self._before.attempt.follows = True
+            before = self._before.attempt
+            before.follows = True
             # This process may die before that attempt has ended.
-            self._before.attempt.save()
+            before.save()
             self._before.ends[self.channel.uuid] = self.channel.data
             self._before.poke()
+            # It holds the caller's place, which this one is about to take.
+            _wait_for_end(before)
         if first:
             self.channel.begin(attempt.session_ref, watched=True)
 
@@ -183,7 +186,7 @@ class Visit:
             self.follows = True
             live.ends[self.channel.uuid] = data
             live.poke()
-            live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
+            _wait_for_end(attempt)
             self._carried_on = carried_on(attempt, attempt.record)
             return
         found = self.find_call()
@@ -402,3 +405,10 @@ class Visit:
 def _blegs(live: Live) -> list[Event]:
     """The ends of its B-legs that have been heard."""
     return [end for end in live.ends.values() if end.var("esl_bleg") is not None]
+
+
+def _wait_for_end(attempt: Attempt) -> None:
+    """Wait for a flow that was told of the end to end its attempt."""
+    until = time.monotonic() + _SETTLE
+    while not attempt.ended and time.monotonic() < until:
+        gevent.sleep(_LOOK)

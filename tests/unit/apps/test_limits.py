@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core import faults
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, CallEnded, Leg, Progress
+from esl_apps.core.call import Bridged, CallEnded, Ended, Leg, Progress
 from esl_apps.core.cards import Account, Card, Cards
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
@@ -494,6 +495,35 @@ def test_charged_call_is_freed_without_the_garbage_collector() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_session_without_its_socket_costs_until_its_end(monkeypatch: pytest.MonkeyPatch, *, placed: bool) -> None:
+    """The two talk on: their place among the concurrent calls is taken, and the leg that was rung is paid for."""
+
+    def loses_socket(progress: Progress) -> Bridged:
+        progress("answered", 1005.0, Leg("B", answered_at=1005.0))
+        raise CallEnded("the switch closed the socket", lost=True)
+
+    usage, one, left = Purse(), Answers(loses_socket), []
+    ring_back = callback.new_call(PLAN.read("0825556666"), CARD, ACCOUNT, one.policy())
+    (aleg,) = ring_back.charges(one.policy())
+    assert usage.begin(aleg) is None
+
+    def talk_on() -> Ended:
+        assert (left, aleg.ended) == ([], False)
+        usage.now += 100
+        return ended(at=time.time() - 5)
+
+    monkeypatch.setattr(usage, "leave", lambda *place: left.append(place))
+    monkeypatch.setattr(one.call, "ended", talk_on)
+    if placed:
+        ring_back.attempt.pay(aleg)
+        one.rung_back(ring_back, usage)
+        assert aleg.spent(usage.now) == pytest.approx(95, abs=0.5)
+    else:
+        one.dialthrough(usage)
+    assert left == [(CARD.holder, one.begun[0].session_ref)]
 
 
 def test_charge_of_a_first_leg_goes_on_in_the_next_attempt() -> None:

@@ -491,6 +491,31 @@ def test_visit_of_own_call_that_dialled_nothing_has_one_record(bench: Bench, mon
     assert bench.services.store.gone_on(attempt.call_ref, []) == found["call_ref"]
 
 
+def test_visit_of_own_call_keeps_its_place(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow that has lost the socket gives it back, before the one that goes on takes it."""
+    monkeypatch.setattr(calls, "_APART", 0.3)
+    monkeypatch.setattr(visit_module, "_SETTLE", 5.0)
+    bench = build(accounts=ACME).connect()
+    usage, held = bench.services.usage, bench.services.usage.leases._held
+    card = bench.services.policy.cards.create("acme", {"pin": PIN, "active": True})
+    first = bench.visit("dialthrough")
+    first.types(PIN)
+    eventually(lambda: held)
+    (live,) = bench.live.values()
+    tags = {"variable_esl_call_ref": live.attempt.call_ref, "variable_esl_session_ref": live.attempt.session_ref}
+    show_legs(bench.switch, {"Unique-ID": UUID, **tags})
+    first.loses_socket()
+    again = bench.visit("dialthrough", variable_esl_app="dialthrough", **tags)
+    again.types(PIN)
+    first.served()
+    eventually(lambda: any("enter_number" in argument for _app, argument in again.switch.executed))
+    assert held == {(card.holder, live.attempt.session_ref)}
+    assert not usage.enter(card.holder, 1, "another")
+    again.leaves()
+    again.served()
+    assert usage.enter(card.holder, 1, "another")
+
+
 def test_visit_that_another_process_goes_on_with_is_its_own(build: Build) -> None:
     """This process lives, and its flow hears of the end of the leg that another one has by now."""
     bench = build().connect()
