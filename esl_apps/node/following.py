@@ -85,7 +85,9 @@ class Following:
             attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
         finally:
             if attempt.holder is not None and not live.released:
-                self._services.usage.leave(attempt.holder, attempt.session_ref)
+                # A caller who goes on in another call has the place there.
+                leave = self._services.usage.leave if attempt.closes else self._services.usage.leases.let_go
+                leave(attempt.holder, attempt.session_ref)
 
     def _watch(self, live: Live) -> None:
         """Return once the switch has no leg of the call left, or is another process than the one that carried it."""

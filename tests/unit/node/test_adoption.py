@@ -760,6 +760,21 @@ def test_adoption_holds_the_place_until_the_end(bench: Bench) -> None:
     eventually(lambda: usage.enter("acme:u1", 1, "another"))
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_adoption_leaves_the_place_to_the_node_with_the_caller(bench: Bench, goes_on: bool) -> None:
+    """They dial on there, in another call of their session."""
+    usage, key = bench.services.usage, keys.concurrent("acme:u1")
+    assert usage.enter("acme:u1", 1, REF)
+    usage.leases.let_go("acme:u1", REF)
+    leave_behind(bench, talking(app="dialthrough", holder="acme:u1", session_ref=REF))
+    if goes_on:
+        bench.redis_server.client.set(keys.gone_on(REF), "01a20447-2be6-705d-bfcb-64432c6ce89c another")
+    bench.adoption.beat()
+    ended(bench)
+    eventually(lambda: not usage.leases._held)
+    assert bench.redis_server.client.zcard(key) == goes_on
+
+
 def test_adoption_ends_a_call_while_redis_is_away(bench: Bench) -> None:
     leave_behind(bench, talking())
     show_legs(bench.switch, aleg(), bleg())
