@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import gevent
@@ -103,15 +104,25 @@ class Adoption(background.Kept):
         return call
 
     def _is_followed(self, ref: str) -> bool:
-        """Whether another live process has the call. False if Redis can't say."""
+        """Whether another process has had the call since. If that one is dead, it is adopted from there, with what it
+        has noted and paid. False if Redis can't say."""
         roster = self._services.membership
+        living = roster.living()
+        dead = [boot for boot in roster.peers if boot not in (roster.boot, roster.predecessor, *living)]
         try:
-            return self._services.store.essence(ref, roster.living()) is not None
-        except WrongVersion:
-            # A node of a later version has it, and has changed it since.
-            return True
+            return any(self._has_since(ref, boots, unread) for boots, unread in ((living, True), (dead, False)))
         except StoreUnavailable:
             return False
+
+    def _has_since(self, ref: str, boots: Sequence[str], unread: bool) -> bool:
+        """Whether one of these processes has a call; ``unread`` if it is one of a later version, which has changed it.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        try:
+            return self._services.store.essence(ref, boots) is not None
+        except WrongVersion:
+            return unread
 
     def _inherit(self, boot: str) -> None:
         """:raises StoreUnavailable: Redis is down."""

@@ -394,6 +394,27 @@ def test_adoption_next_run_leaves_a_call_that_another_node_has(build: Build) -> 
     assert next_run(build, again).services.call_log.left == []
 
 
+def test_adoption_next_run_goes_on_from_a_node_that_has_left(build: Build) -> None:
+    """That one has adopted the call since and paid for it, and then stopped with the call up."""
+    first = build().connect()
+    attempt = begin_call(first)
+    first.flush()
+    other = build(name="app3", known=first.switches).connect()
+    first.services.membership.say()
+    first.services.membership.leave()
+    show_legs(first.switch, aleg(attempt.call_ref))
+    other.adoption.beat()
+    other.live[attempt.call_ref].attempt.enter(terms.AGENT_ANSWERED, AT + 1.0)
+    other.flush()
+    other.services.membership.leave()
+    other.die()
+    again = next_run(build, first)
+    again.adoption.beat()
+    found = again.live[attempt.call_ref]
+    assert found.attempt.answered_at == AT + 1.0
+    assert found.had_by == [first.services.membership.boot, other.services.membership.boot]
+
+
 def test_adoption_next_run_without_redis_follows_all_the_same(build: Build, caplog: pytest.LogCaptureFixture) -> None:
     first = build().connect()
     attempt = begin_call(first)
