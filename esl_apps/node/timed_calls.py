@@ -99,6 +99,12 @@ class TimedCallPoller:
             self._drop(call, placed)
             return
         attempt = placed.attempt
+        if call.attempt > 1 and self._services.store.call(attempt.call_ref) is not None:
+            # The node that placed it couldn't tell Redis how it ended. Its client knows it by one reference, and so it
+            # has one record.
+            self._log("timed_call_dropped", "it was placed before")
+            self._store.done(call, self._now())
+            return
         attempt.order = {**(attempt.order or {}), _KEPT: msgspec.to_builtins(call)}
         self._outgoing.place(placed, hold=hold).get()
         self._settle(attempt, call)

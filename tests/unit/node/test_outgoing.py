@@ -19,7 +19,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.hold import Hold
 from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Spent
-from esl_apps.node.timed_calls import CROWDED
+from esl_apps.node.timed_calls import CROWDED, LEASE
 from esl_apps.store import keys
 from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
@@ -250,6 +250,26 @@ def test_outgoing_delayed_autodial_is_placed_by_any_node(bench: Bench) -> None:
     record = bench.record()
     assert (record["call_ref"], record["end_reason"]) == (delayed.call_ref, "agent_busy")
     assert (record["extension"], record["number"]) == (CALLEE, "1000")
+
+
+def test_outgoing_delayed_autodial_is_dialled_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis was away for longer than the node tries to tell it of the end. Both parties would talk without a record."""
+    autodial(bench, delay=0.01)
+    poller, store = bench.pollers["autodial"], bench.services.timed_calls["autodial"]
+    with monkeypatch.context() as away:
+        away.setattr(poller, "_settle", lambda _attempt, _call: None)
+        poller.start()
+        bench.answer_originate("-ERR USER_BUSY\n")
+        eventually(lambda: not bench.live)
+        bench.flush()
+        poller.stop()
+    # The lease has ended.
+    again = store.claim_due(time.time() + LEASE + 1, LEASE)
+    assert again is not None
+    with gevent.Timeout(2, False):  # type: ignore[arg-type]
+        poller._place_or_release(again)
+    assert len(bench.originates()) == 1
+    assert store.next_due() is None
 
 
 def test_outgoing_delayed_call_that_became_too_many_is_rejected(build: Build) -> None:
