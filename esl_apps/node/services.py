@@ -196,6 +196,9 @@ def build_services(config: Config) -> Services:
             membership.say(draining=readiness.draining)
 
     def redis_is_back() -> None:
+        # At once: it may have lost the places of the calls that are up, or their leases may have ended.
+        with suppress(StoreUnavailable):
+            usage.leases.renew()
         records.save_all()
         outboxes.examine()
 

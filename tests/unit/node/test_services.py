@@ -25,6 +25,19 @@ def test_services_connect_to_nothing_yet(build: Build) -> None:
     assert bench.redis.asked == 0
 
 
+def test_services_hold_the_places_of_calls_once_redis_is_back(bench: Bench) -> None:
+    """It came back empty. The next renewal is due in ten seconds."""
+    usage, store = bench.services.usage, bench.services.store
+    assert usage.enter("acme:u1", 1, "up")
+    store.check()
+    bench.redis.break_after(0)
+    store.check()
+    bench.redis_server.client.flushall()
+    bench.redis.mend()
+    assert store.check()
+    assert not usage.enter("acme:u1", 1, "another")
+
+
 def test_services_name_an_application_that_cannot_be_used(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     def load() -> None:
         raise ApplicationError("application wakeup (wakeup:APPLICATION): no module")
