@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 
 import gevent
@@ -65,6 +65,7 @@ class Adoption(background.Kept):
             self._look_for_namesakes()
             self._give_back()
             self._refresh()
+            self._adopt_unanswered()
             if not services.readiness.draining:
                 for boot in services.membership.dead():
                     self._inherit(boot)
@@ -114,7 +115,7 @@ class Adoption(background.Kept):
         except StoreUnavailable:
             return False
 
-    def _has_since(self, ref: str, boots: Sequence[str], unread: bool) -> bool:
+    def _has_since(self, ref: str, boots: Iterable[str], unread: bool) -> bool:
         """Whether one of these processes has a call; ``unread`` if it is one of a later version, which has changed it.
 
         :raises StoreUnavailable: Redis is down.
@@ -133,8 +134,7 @@ class Adoption(background.Kept):
             if not services.store.leaves_calls(boot):
                 services.membership.forget(boot)
             return
-        peer = services.membership.peers.get(boot)
-        name = peer.name if peer is not None else services.membership.name
+        name = self._name_of(boot)
         for call in left:
             if (
                 not any(switch.name == call.switch for switch in services.switches)
@@ -146,6 +146,29 @@ class Adoption(background.Kept):
                 services.store.drop(call.call_ref, boot)
             elif services.store.take_over(call, boot):
                 self._adopt(call, name)
+
+    def _name_of(self, boot: str) -> str:
+        """The node of a dead process."""
+        roster = self._services.membership
+        peer = roster.peers.get(boot)
+        return peer.name if peer is not None else roster.name
+
+    def _adopt_unanswered(self) -> None:
+        """Adopt what this process has taken over without hearing so: no other process would.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+        services, roster = self._services, self._services.membership
+        for ref, call in list(services.store.unanswered.items()):
+            others = {*roster.peers, *call.had_by} - {roster.boot}
+            dead = {boot for boot in others if roster.is_dead(boot)}
+            if self._has_since(ref, others - dead, True):
+                # That one was faster.
+                services.store.forget(ref)
+            elif not self._has_since(ref, dead, True):
+                self._adopt(call, self._name_of(call.had_by[-1]))
+            # Otherwise it is taken over now.
+            del services.store.unanswered[ref]
 
     def _needs_no_record(self, call: Essence) -> bool:
         """Whether the last run of this node has ended a session's call that had dialled nothing, while Redis was away:

@@ -105,6 +105,8 @@ class CallStore:
         self.unreadable: dict[str, str] = {}
         """Keys of another type that were met, and what Redis says of them."""
         self._refused = HourlyQuota()
+        self.unanswered: dict[str, Essence] = {}
+        """Calls that this process may have taken over: Redis didn't say."""
 
     def start(self) -> None:
         self.check()
@@ -321,7 +323,7 @@ class CallStore:
         listed = list(boots)
         answers = self._ask([("HVALS", keys.live(boot)) for boot in listed], [])
         return {
-            boot: [one for raw in in_turns("redis", found) if (one := _own_version(raw)) is not None]
+            boot: [one for raw in in_turns("redis", found) if isinstance(one := _own_version(raw), Essence)]
             for boot, found in zip(listed, answers, strict=True)
         }
 
@@ -331,7 +333,7 @@ class CallStore:
         :raises StoreUnavailable: Redis is down.
         """
         (found,) = self._ask([("HVALS", keys.live(boot))], [])
-        return any(_is_anothers(raw) for raw in found)
+        return any(isinstance(_own_version(raw), WrongVersion) for raw in found)
 
     def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
         """A live call's process and essence.
@@ -416,8 +418,12 @@ class CallStore:
         self._client.set(keys.taken(call.call_ref), self._boot, ex=TAKEN)
         call.had_by = [*call.had_by, boot]
         self._client.hset(self._live, call.call_ref, call.encode())
-        if self._client.hdel(keys.live(boot), call.call_ref):
-            return True
+        try:
+            if self._client.hdel(keys.live(boot), call.call_ref):
+                return True
+        except StoreUnavailable:
+            self.unanswered[call.call_ref] = call
+            raise
         self._client.hdel(self._live, call.call_ref)
         return False
 
@@ -483,17 +489,9 @@ def _essence(raw: bytes) -> Essence | None:
         return None
 
 
-def _own_version(raw: bytes) -> Essence | None:
+def _own_version(raw: bytes) -> Essence | WrongVersion | None:
+    """As `_essence`; the error if only nodes of another version can read it."""
     try:
         return _essence(raw)
-    except WrongVersion:
-        return None
-
-
-def _is_anothers(raw: bytes) -> bool:
-    """Whether only nodes of another version can read a live call."""
-    try:
-        _essence(raw)
-    except WrongVersion:
-        return True
-    return False
+    except WrongVersion as error:
+        return error

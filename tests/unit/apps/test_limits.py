@@ -505,7 +505,8 @@ def test_session_without_its_socket_costs_until_its_end(monkeypatch: pytest.Monk
         progress("answered", 1005.0, Leg("B", answered_at=1005.0))
         raise CallEnded("the switch closed the socket", lost=True)
 
-    usage, one, left = Purse(), Answers(loses_socket), []
+    left: list[tuple[str, ...]] = []
+    usage, one = Purse(), Answers(loses_socket)
     ring_back = callback.new_call(PLAN.read("0825556666"), CARD, ACCOUNT, one.policy())
     (aleg,) = ring_back.charges(one.policy())
     assert usage.begin(aleg) is None

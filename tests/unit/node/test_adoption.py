@@ -173,6 +173,34 @@ def test_adoption_of_one_call_by_two_nodes_gives_one_record(build: Build) -> Non
     assert sorted(found["call_ref"] for node in nodes for found in node.records()) == sorted(refs)
 
 
+@pytest.mark.parametrize("what", ["taken", "not taken", "another was faster"])
+def test_adoption_without_an_answer_loses_no_call(bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """The connection to Redis breaks as it takes a dead node's call over: no other node would adopt it any more."""
+    boot, client = leave_behind(bench, clicked()), bench.redis_server.client
+    raw = client.hget(keys.live(boot), REF)
+    hdel = bench.redis.hdel
+
+    def unanswered(*names: str) -> int:
+        hdel(*names)
+        raise StoreUnavailable("redis: the connection broke")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.redis, "hdel", unanswered, raising=False)
+        bench.adoption.beat()
+    assert bench.live == {}
+    if what == "not taken":
+        client.hset(keys.live(boot), REF, str(raw))
+    elif what == "another was faster":
+        leave_behind(bench, clicked(), name="app3", silent=False)
+    show_legs(bench.switch, aleg())
+    bench.adoption.beat()
+    assert list(bench.live) == ([] if what == "another was faster" else [REF])
+    bench.flush()
+    assert client.hexists(keys.live(bench.services.membership.boot), REF) == bool(bench.live)
+    for live in bench.live.values():
+        assert live.had_by == [boot]
+
+
 def test_adoption_call_that_has_ended_is_not_followed(bench: Bench) -> None:
     """Its node died between the record and the end of its entry in Redis."""
     boot = leave_behind(bench, talking())
