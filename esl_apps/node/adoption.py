@@ -211,8 +211,11 @@ class Adoption(background.Kept):
         attempt = live.attempt
         if attempt.holder is not None:
             services.usage.leases.hold(attempt.holder, attempt.session_ref)
-        services.charging.resume(attempt, call.had_by)
-        self._following.follow(live, reachable=call.switch == switch.name)
+        try:
+            services.charging.resume(attempt, call.had_by)
+        finally:
+            # It is this process's now, and has its record whatever goes wrong here.
+            self._following.follow(live, reachable=call.switch == switch.name)
 
     # Giving them back ---------------------------------------------------------------------------------
 

@@ -329,6 +329,17 @@ def test_adoption_fault_with_one_call_costs_no_other(
     assert "adoption_failed" in caplog.messages
 
 
+def test_adoption_fault_with_its_charges_costs_no_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_parts: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(bench.services.charging, "resume", faulty)
+    leave_behind(bench, talking())
+    bench.adoption.beat()
+    ended(bench)
+    assert bench.record()["call_ref"] == REF
+
+
 # Its own earlier run ------------------------------------------------------------------------------------
 
 
