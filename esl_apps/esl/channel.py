@@ -358,7 +358,7 @@ class Channel:
         if last is None:
             last = self._find_end(self.uuid)
         if last is None:
-            # The call ended when its socket was lost, as far as is known. The search for its end took time, too.
+            # The call ended when it was last known to be up. The search for its end took time, too.
             lost_at, blegs = self._lost_at or node_clock.now(), self._blegs
             return Ended(lost_at, Leg(self.uuid), blegs.talked(None), lost=True, legs=blegs.of_users)
         aleg = leg_of(last, self.clock, with_user=False)
@@ -443,6 +443,10 @@ class Channel:
         reason = completion.error or f"{completion.app} did not complete in time"
         self._session.close(reason)
         return self._end(Gone(reason, hung_up=self._session.hung_up))
+
+    def seen(self, at: float) -> None:
+        """Its leg was still up then, although its socket was lost."""
+        self._lost_at = at
 
     def _lose(self) -> None:
         if self._lost_at is None:

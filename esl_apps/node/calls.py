@@ -466,6 +466,8 @@ class Calls:
                 self.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
             patience = PARKED if parked else _ASK_EVERY
             live.wait(lambda: uuid in live.ends or not live.switch.connected, time.monotonic() + patience)
+            # Until now its end would have been heard.
+            live.seen_at = node_clock.now()
 
     def blegs_of(self, live: Live, aleg_uuid: str, open_blegs: Iterable[str]) -> list[Event]:
         """The ends of a call's B-legs, in order. They arrive at about the same time as that of ``aleg_uuid``, which has

@@ -67,6 +67,8 @@ class Live(Struct, eq=False):
     run: Callable[[Call, Begin], None] | None = None
     """For a call that this process placed: runs the application on the answered leg."""
 
+    seen_at: float | None = None
+    """Until when it is known to have been up, after its socket was lost."""
     turn: Semaphore | None = None
     """Held while an action is done: one at a time."""
 

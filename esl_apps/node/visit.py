@@ -370,6 +370,8 @@ class Visit:
             raise Followed
         talked = live.attempt.bridged_at is not None
         end = self.services.calls.find_end(self.ref, uuid, self.core_uuid)
+        if live.seen_at is not None:
+            self.channel.seen(live.seen_at)
         if end is None and not live.switch.connected:
             return None
         if end is None:

@@ -11,7 +11,7 @@ import gevent
 import msgspec
 import pytest
 
-from esl_apps.core import terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import INBOUND_LIST
@@ -656,6 +656,20 @@ def test_visit_waits_for_the_file_of_a_leg_that_rang(bench: Bench, monkeypatch: 
     write_cdr(bench, B, ref=attempt.call_ref, q850=19, esl_bleg=attempt.session_ref)
     first.served()
     assert bench.reason()[:2] == ("callee_no_answer", 19)
+
+
+def test_visit_without_its_socket_is_lost_when_its_switch_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two have talked for ten minutes without it, and these cost what they cost."""
+    first, attempt = socket_lost(bench, "0820001234", bridge=rings() + answers())
+    eventually(lambda: "api show channels as json" in bench.switch.heard)
+    gevent.sleep(0.05)
+    monkeypatch.setattr(node_clock.clock, "origin", node_clock.clock.origin + 600)
+    bench.switch.core_uuid = "core-2"
+    bench.switch.drop()
+    first.served()
+    record = bench.record()
+    assert (record["call_ref"], record["end_reason"]) == (attempt.call_ref, terms.LOST)
+    assert record["ended_at"] == pytest.approx(node_clock.now(), abs=5.0)
 
 
 def test_visit_of_a_switch_that_restarted_is_lost(bench: Bench) -> None:
