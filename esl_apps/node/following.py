@@ -110,8 +110,7 @@ class Following:
                 continue
             self._picture(live, legs)
             if legs:
-                for charge in live.attempt.charges:
-                    charge.prove()
+                _prove(live)
             if live.attempt.followed:
                 self.review(live, len(legs))
             parked = self._is_parked(live, legs)
@@ -137,6 +136,9 @@ class Following:
             if gone():
                 # A and B end at about the same time, in events of their own.
                 live.wait(over, time.monotonic() + _APART)
+            else:
+                # Its end would have been heard.
+                _prove(live)
             asked = time.monotonic()
 
     def _is_parked(self, live: Live, legs: list[Event]) -> bool:
@@ -324,3 +326,9 @@ class Following:
         one = self._services.policy.config.integrator(attempt.integrator or "")
         if one is not None and one.record and application(attempt.app).recorded:
             attempt.recording_url = recording_name(attempt)
+
+
+def _prove(live: Live) -> None:
+    """A call is up now."""
+    for charge in live.attempt.charges:
+        charge.prove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from esl_apps.apps.legs import recording_path
-from esl_apps.core import terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.reference import new_ref
@@ -648,6 +649,32 @@ def test_adoption_switch_that_goes_silent_is_asked_again(
     hang_up(bench)
     ended(bench)
     assert bench.reason() == ("answered", 16, "callee")
+
+
+def test_adoption_lost_call_is_paid_until_its_switch_was_lost(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then its end would have been heard."""
+    monkeypatch.setattr(following, "ASK_EVERY", 60.0)
+    limits = {"minutes_per_day": 60}
+    bench = build(accounts={"acme": {"token": "acme-cards-token", "limits": limits}}).connect()
+    now = [time.monotonic()]
+    usage = bench.services.usage
+    usage._seconds = lambda: now[0]
+    began = time.time()
+    paid = {"levels": ["account:acme"], "number": E164, "aleg": False, "owner": True, "whole": False, "id": "x"}
+    fields = {"bridged_at": began, "dialed_at": began, "account_id": "acme", "core_uuid": "core-1"}
+    leave_behind(bench, talking(**fields, paid_for=[{**paid, "paid": {"talked": 0.0}}]))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    gevent.sleep(0.05)
+    (charge,) = bench.live[REF].attempt.charges
+    now[0] += 30
+    bench.switch.core_uuid = "core-2"
+    bench.switch.drop()
+    monkeypatch.setattr(node_clock.clock, "origin", node_clock.clock.origin + 300)
+    ended(bench)
+    assert bench.reason()[0] == terms.LOST
+    assert charge.spent(now[0]) == pytest.approx(30, abs=2)
 
 
 def test_adoption_switch_that_restarted_has_lost_the_call(bench: Bench) -> None:
