@@ -287,8 +287,10 @@ class Charge:
         If it was answered it costs money. Then it counts for what protects the operator: the limits of the
         installation, and breakers. A customer's own calls are not used up.
         """
+        # That an adopted leg was answered may be known from its end alone.
+        answered = self.since is not None or bool(self._talked)
         customers = ticket.bound.key.startswith(("card:", "account:"))
-        return self.ended and self.provisional and (self.since is None or customers)
+        return self.ended and self.provisional and (customers or not answered)
 
     def adopt(self) -> None:
         """Take it over from a process that died: it was counted there, and is paid for here from now on."""

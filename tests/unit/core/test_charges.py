@@ -120,6 +120,16 @@ def test_charge_ends_when_its_leg_did_although_it_is_told_late() -> None:
     assert charge.spent(now) == 28.5
 
 
+@pytest.mark.parametrize(("talked", "counts"), [(0.0, False), (3.0, True)])
+def test_charge_of_a_stranger_counts_if_its_end_tells_an_answer(talked: float, *, counts: bool) -> None:
+    """Its node died before it heard of the answer."""
+    one = Charge("r", [Level("system", Limits(calls_per_day=9)), Level("card:1", Limits(calls_per_day=9))], CALLEE)
+    one.open(lambda: 100.0, lambda _charge: None)
+    one.provisional = True
+    one.end(talked)
+    assert [one.is_uncounted(ticket) for ticket in one.tickets] == [not counts, True]
+
+
 def test_charge_that_rang_for_long_is_stale() -> None:
     clock = Clock()
     one = charge(clock)
