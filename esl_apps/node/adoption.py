@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds within which all live calls are refreshed in Redis, and how many are at the least at each beat.
 _REFRESH_EVERY, _REFRESH_LEAST = 60, 100
+#: Seconds for a node's next run to take over the calls of its last one, before others do.
+_HEAD_START = 5.0
 
 
 class Adoption(background.Kept):
@@ -40,6 +42,8 @@ class Adoption(background.Kept):
 
         self._refreshed = 0
         self._namesakes: set[str] = set()
+        self._left_to: dict[str, float] = {}
+        """Dead processes whose nodes run again, and until when (``time.monotonic``) these may take the calls over."""
         self._given_back: set[str] = set()
         """Calls that Redis still has as this process's."""
 
@@ -67,8 +71,11 @@ class Adoption(background.Kept):
             self._refresh()
             self._adopt_unanswered()
             if not services.readiness.draining:
-                for boot in services.membership.dead():
-                    self._inherit(boot)
+                dead = services.membership.dead()
+                self._left_to = {boot: until for boot, until in self._left_to.items() if boot in dead}
+                for boot in dead:
+                    if not self._is_left_to_its_node(boot):
+                        self._inherit(boot)
             self._away = False
         except StoreUnavailable as error:
             if not self._away:
@@ -124,6 +131,15 @@ class Adoption(background.Kept):
             return self._services.store.essence(ref, boots) is not None
         except WrongVersion:
             return unread
+
+    def _is_left_to_its_node(self, boot: str) -> bool:
+        """Whether a dead process's node has just begun to run again: it has the calls in its call log, perhaps in a
+        newer form than Redis, which may have refused to write."""
+        roster = self._services.membership
+        peer = roster.peers.get(boot)
+        if peer is None or not any(roster.peers[other].name == peer.name for other in roster.living()):
+            return False
+        return time.monotonic() < self._left_to.setdefault(boot, time.monotonic() + _HEAD_START)
 
     def _inherit(self, boot: str) -> None:
         """:raises StoreUnavailable: Redis is down."""

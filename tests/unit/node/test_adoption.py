@@ -131,6 +131,21 @@ def test_adoption_living_nodes_calls_are_left_alone(bench: Bench) -> None:
     assert bench.live == {}
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_adoption_leaves_calls_to_the_next_run_of_their_node(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """It has them in its call log as they were last, which Redis may have refused to write."""
+    monkeypatch.setattr(adoption, "_HEAD_START", 0.0 if late else 60.0)
+    leave_behind(bench, clicked())
+    leave_behind(bench, silent=False)
+    show_legs(bench.switch, aleg())
+    for _ in range(2):
+        bench.adoption.beat()
+    # It may be of a version that can't read them.
+    assert list(bench.live) == ([REF] if late else [])
+
+
 def test_adoption_draining_node_adopts_nothing(bench: Bench) -> None:
     leave_behind(bench, talking())
     bench.services.readiness.draining = True
