@@ -94,6 +94,9 @@ class CallLog:
         self._append(b"-%s\n" % ref.encode())
 
     def _append(self, line: bytes) -> None:
+        if self._fd < 0:
+            # This process ends, and its next run goes on from here.
+            return
         try:
             written = os.write(self._fd, b"\n" + line if self._cut else line)
         except OSError as error:

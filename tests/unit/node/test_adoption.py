@@ -462,6 +462,7 @@ def test_adoption_next_run_goes_on_from_a_node_that_has_left(build: Build) -> No
     other.live[attempt.call_ref].attempt.enter(terms.AGENT_ANSWERED, AT + 1.0)
     other.flush()
     other.services.membership.leave()
+    other.services.calls.release(other.live[attempt.call_ref])
     other.die()
     again = next_run(build, first)
     again.adoption.beat()
