@@ -243,7 +243,7 @@ def _callers(switch: Switch) -> Iterator[Result]:
         yield Result(what, OK, "each SIP profile asks for a password or lists addresses")
     for profile in unsafe:
         message = (
-            "anyone may call, and FreeSWITCH does what an INVITE with Replaces says (hazard 47); "
+            "anyone may call, and an INVITE with Replaces may run commands on the switch (hazard 47); "
             "set apply-inbound-acl to your trunks' addresses and restart the profile"
         )
         yield Result(f"{what}, profile {profile}", WARN, message)
