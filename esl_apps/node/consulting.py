@@ -52,7 +52,7 @@ from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import FIRST, WATCHDOG, Transferring, end, other_party, set_variables, variable
+from esl_apps.node.transferring import WATCHDOG, Transferring, end, other_party, set_variables, variable
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Consulting:
         switch.api(f"uuid_setvar {leg} esl_bleg")
         for party in old.muted:
             switch.api(f"uuid_audio {leg_of(old, party)} stop")
-        switch.api(f"uuid_dual_transfer {leg} {FIRST}/inline {_HELD}/inline")
+        transferring.part(switch, leg, held, _HELD)
 
     def _left(self, old: Attempt) -> int:
         """Return for how many seconds a call may still go on."""

@@ -50,6 +50,8 @@ FIRST = "m:^:sched_transfer:${esl_apps_watch}^socket:${esl_apps_nodes}^sched_can
 _CONFIRM = "m:^:blind_transfer_ack:true^unset:blind_transfer_uuid^"
 #: Seconds from an answer within which the two are in their bridge, and between two looks.
 _BRIDGED, _LOOK = 1.0, 0.02
+#: What FreeSWITCH says of a leg whose bridge runs in the other one's thread.
+_WAITS = "Channel-State: CS_EXCHANGE_MEDIA"
 _PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
 
 
@@ -186,6 +188,25 @@ class Transferring:
 
         services.calls.place(new.attempt, live.switch, ring, run)
         return bool(moved.get())
+
+    def part(self, switch: Switch, leg: str, held: str, steps: str) -> None:
+        """Send a leg out of its bridge to a node, and the other one on. ``steps``: of that one, as an inline dialplan.
+
+        FreeSWITCH moves the partner of the leg that it is told first. If the bridge runs in that one's thread, the
+        other leg may see its end before it is moved, too, and hangs up. So the leg that only waits goes first. The one
+        whose thread it is hangs up by a variable alone.
+
+        :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
+        """
+        if _WAITS not in switch.api(f"uuid_dump {leg}"):
+            switch.api(f"uuid_dual_transfer {leg} {FIRST}/inline {steps}/inline")
+            return
+        hangs_up = variable(switch, held, "hangup_after_bridge")
+        switch.api(f"uuid_setvar {held} hangup_after_bridge false")
+        try:
+            switch.api(f"uuid_dual_transfer {held} {steps}/inline {FIRST}/inline")
+        finally:
+            switch.api(f"uuid_setvar {held} hangup_after_bridge {hangs_up}".rstrip())
 
     def let_go(self, live: Live, leg: str, *, by_phone: bool) -> None:
         """End the leg of the party that leaves. A phone that has transferred the call hangs up by itself, once it hears

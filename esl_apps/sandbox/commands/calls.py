@@ -122,7 +122,11 @@ def uuid_transfer(switch: Switch, argument: str) -> str:
 
 @command("uuid_dual_transfer")
 def uuid_dual_transfer(switch: Switch, argument: str) -> str:
-    """``UUID EXTENSION[/DIALPLAN[/CONTEXT]] EXTENSION[/DIALPLAN[/CONTEXT]]``: the second is for the other leg."""
+    """``UUID EXTENSION[/DIALPLAN[/CONTEXT]] EXTENSION[/DIALPLAN[/CONTEXT]]``: the second is for the other leg.
+
+    That one moves first. If the bridge runs in its thread, FreeSWITCH's UUID hangs up if it sees the end of the bridge
+    before it is moved: seldom there, always here.
+    """
     words = words_of(argument)
     if len(words) != 3:
         return (
@@ -132,6 +136,8 @@ def uuid_dual_transfer(switch: Switch, argument: str) -> str:
     if channel is None:
         return NO_CHANNEL
     partner = channel.bonded()
+    if partner is not None and channel.running_state is State.EXCHANGE_MEDIA:
+        channel.hangup("NORMAL_CLEARING")
     for target, where in ((partner, words[2]), (channel, words[1])):
         if target is not None:
             extension, dialplan, context = [*where.split("/"), "", ""][:3]

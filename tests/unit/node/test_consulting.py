@@ -106,6 +106,18 @@ def test_consulting_by_the_callee_keeps_the_role_of_the_leg(bench: Bench) -> Non
     assert commands(bench)[-1].startswith(f"uuid_dual_transfer {B} ")
 
 
+def test_consulting_moves_first_the_leg_that_waits(bench: Bench) -> None:
+    """That leg would hang up if it saw the end of the bridge before it is moved."""
+    live = talking(bench)
+    bench.switch.answers[f"api uuid_dump {UUID}"] = api_response("Channel-State: CS_EXCHANGE_MEDIA\n")
+    bench.switch.answers[f"api uuid_getvar {B} hangup_after_bridge"] = api_response("true")
+    consult(bench, live)
+    stays, move, again = commands(bench)[-3:]
+    assert (stays, again) == (f"uuid_setvar {B} hangup_after_bridge false", f"uuid_setvar {B} hangup_after_bridge true")
+    assert move.startswith(f"uuid_dual_transfer {B} m:^:sched_hangup:")
+    assert "/inline m:^:sched_transfer:" in move
+
+
 def test_consulting_ends_mutes(bench: Bench) -> None:
     live = talking(bench, muted=["callee"])
     consult(bench, live)
