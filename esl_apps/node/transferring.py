@@ -192,21 +192,18 @@ class Transferring:
     def part(self, switch: Switch, leg: str, held: str, steps: str) -> None:
         """Send a leg out of its bridge to a node, and the other one on. ``steps``: of that one, as an inline dialplan.
 
-        FreeSWITCH moves the partner of the leg that it is told first. If the bridge runs in that one's thread, the
-        other leg may see its end before it is moved, too, and hangs up. So the leg that only waits goes first. The one
-        whose thread it is hangs up by a variable alone.
+        FreeSWITCH moves the partner of the leg that it is told first, and the other leg may see the end of the bridge
+        before it is moved, too. One that only waited for the other's thread then hangs up, so it goes first. The one
+        whose thread it is would go on with its dialplan, or hang up, and parks instead.
 
         :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
         """
-        if _WAITS not in switch.api(f"uuid_dump {leg}"):
-            switch.api(f"uuid_dual_transfer {leg} {FIRST}/inline {steps}/inline")
-            return
-        hangs_up = variable(switch, held, "hangup_after_bridge")
-        switch.api(f"uuid_setvar {held} hangup_after_bridge false")
+        second, to, first_to = (held, steps, FIRST) if _WAITS in switch.api(f"uuid_dump {leg}") else (leg, FIRST, steps)
+        switch.api(f"uuid_setvar {second} park_after_bridge true")
         try:
-            switch.api(f"uuid_dual_transfer {held} {steps}/inline {FIRST}/inline")
+            switch.api(f"uuid_dual_transfer {second} {to}/inline {first_to}/inline")
         finally:
-            switch.api(f"uuid_setvar {held} hangup_after_bridge {hangs_up}".rstrip())
+            switch.api(f"uuid_setvar {second} park_after_bridge")
 
     def let_go(self, live: Live, leg: str, *, by_phone: bool) -> None:
         """End the leg of the party that leaves. A phone that has transferred the call hangs up by itself, once it hears

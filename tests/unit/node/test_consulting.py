@@ -82,7 +82,7 @@ def told(bench: Bench, live: Live, asking: Live, step: str) -> None:
 def test_consulting_moves_both_legs_at_once(bench: Bench) -> None:
     live = talking(bench)
     asking = consult(bench, live)
-    held, music, role, leg, unset, move = commands(bench)
+    held, music, role, leg, unset, parks, move, as_before = commands(bench)
     # The talk has lasted longer than a call may.
     assert held.startswith(f"uuid_setvar_multi {B} esl_apps_limit=+1\\sALLOTTED_TIMEOUT;")
     assert music == f"uuid_setvar {B} esl_apps_music ${{hold_music}}"
@@ -92,6 +92,7 @@ def test_consulting_moves_both_legs_at_once(bench: Bench) -> None:
     assert f"set:esl_call_ref={live.attempt.call_ref}!set:esl_app=click-dial!sched_hangup" in leg
     assert f"intercept:{B}!hangup" in leg
     assert unset == f"uuid_setvar {UUID} esl_bleg"
+    assert (parks, as_before) == (f"uuid_setvar {UUID} park_after_bridge true", f"uuid_setvar {UUID} park_after_bridge")
     assert move.startswith(f"uuid_dual_transfer {UUID} m:^:sched_transfer:")
     assert not live.attempt.ended
     assert (live.attempt.consultation, live.attempt.held) == (asking.attempt.call_ref, True)
@@ -103,17 +104,16 @@ def test_consulting_by_the_callee_keeps_the_role_of_the_leg(bench: Bench) -> Non
     live = talking(bench)
     asking = consult(bench, live, "0820005678", by="callee")
     assert f"!set:esl_bleg={asking.attempt.call_ref}!" in commands(bench)[2]
-    assert commands(bench)[-1].startswith(f"uuid_dual_transfer {B} ")
+    assert commands(bench)[-2].startswith(f"uuid_dual_transfer {B} ")
 
 
 def test_consulting_moves_first_the_leg_that_waits(bench: Bench) -> None:
     """That leg would hang up if it saw the end of the bridge before it is moved."""
     live = talking(bench)
     bench.switch.answers[f"api uuid_dump {UUID}"] = api_response("Channel-State: CS_EXCHANGE_MEDIA\n")
-    bench.switch.answers[f"api uuid_getvar {B} hangup_after_bridge"] = api_response("true")
     consult(bench, live)
-    stays, move, again = commands(bench)[-3:]
-    assert (stays, again) == (f"uuid_setvar {B} hangup_after_bridge false", f"uuid_setvar {B} hangup_after_bridge true")
+    stays, move, as_before = commands(bench)[-3:]
+    assert (stays, as_before) == (f"uuid_setvar {B} park_after_bridge true", f"uuid_setvar {B} park_after_bridge")
     assert move.startswith(f"uuid_dual_transfer {B} m:^:sched_hangup:")
     assert "/inline m:^:sched_transfer:" in move
 
