@@ -158,7 +158,7 @@ def _connect(switch: Switch) -> str | None:
     while not switch.wait_up(0.05):
         if switch.last_error != untried:
             reason = re.sub(r"^\[Errno -?\d+\] ", "", str(switch.last_error))
-            # What listens there may be another server, which waits for its client to speak.
+            # Another kind of server may listen there, and wait for its client to speak.
             hint = "; is FreeSWITCH running, with mod_event_socket on this address?"
             silent = "Connection refused" in reason or "timed out" in reason
             return reason + hint if silent else reason
@@ -218,7 +218,7 @@ def _transfers(config: Config, switch: Switch) -> Iterator[Result]:
         unsafe = transfer_profiles.open_profiles(switch.api(browser_profiles.COMMAND), gateways)
     except (ReplyError, ElementTree.ParseError) as error:
         # The sandbox has no XML.
-        yield Result(what, OK, f"this switch can't tell ({_first_line(str(error))})")
+        yield _untold(what, error)
         return
     missing = "the context esl_apps_refer isn't there, so every transfer is refused; install 00_esl_apps_refer.xml"
     yield Result(what, OK if there else WARN, "the context esl_apps_refer leads to a node" if there else missing)
@@ -237,7 +237,7 @@ def _callers(switch: Switch) -> Iterator[Result]:
         unsafe = transfer_profiles.profiles_for_anyone(switch.api(browser_profiles.COMMAND))
     except (ReplyError, ElementTree.ParseError) as error:
         # The sandbox has no SIP profiles.
-        yield Result(what, OK, f"this switch can't tell ({_first_line(str(error))})")
+        yield _untold(what, error)
         return
     if not unsafe:
         yield Result(what, OK, "each SIP profile asks for a password or lists addresses")
@@ -249,6 +249,10 @@ def _callers(switch: Switch) -> Iterator[Result]:
         yield Result(f"{what}, profile {profile}", WARN, message)
 
 
+def _untold(what: str, error: Exception) -> Result:
+    return Result(what, OK, f"this switch can't tell ({_first_line(str(error))})")
+
+
 def _browsers(switch: Switch) -> Iterator[Result]:
     """Report what the switch's SIP profiles lack for phones in browsers."""
     what = f"phones in browsers on {switch.name}"
@@ -256,7 +260,7 @@ def _browsers(switch: Switch) -> Iterator[Result]:
         found = browser_profiles.profiles(switch.api(browser_profiles.COMMAND))
     except (ReplyError, browser_profiles.Unreadable) as error:
         # The sandbox has no SIP profiles.
-        yield Result(what, OK, f"this switch can't tell ({_first_line(str(error))})")
+        yield _untold(what, error)
         return
     if not found:
         yield Result(what, FAIL, "no SIP profile has a ws-binding or a wss-binding, so no browser can register")

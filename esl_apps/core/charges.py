@@ -359,7 +359,7 @@ class Charge:
 
 
 class Return(NamedTuple):
-    """What goes back of a leg's share of one bound."""
+    """The seconds of a leg's share of one bound that are given back."""
 
     charge: Charge
     ticket: Ticket

@@ -76,7 +76,7 @@ class _Paid(msgspec.Struct):
     whole: bool
     id: str = ""
     paid: Payments | None = None
-    """What was paid before it was dialled, or came into this attempt."""
+    """The payments that were made before it was dialled, or before it came into this attempt."""
     before: float | None = None
     """The seconds that it talked in other attempts; None: it was in none, or an older version's."""
     provisional: bool = False

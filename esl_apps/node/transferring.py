@@ -50,7 +50,7 @@ FIRST = "m:^:sched_transfer:${esl_apps_watch}^socket:${esl_apps_nodes}^sched_can
 _CONFIRM = "m:^:blind_transfer_ack:true^unset:blind_transfer_uuid^"
 #: Seconds from an answer within which the two are in their bridge, and between two looks.
 _BRIDGED, _LOOK = 1.0, 0.02
-#: What FreeSWITCH says of a leg whose bridge runs in the other one's thread.
+#: In FreeSWITCH's dump of a leg whose bridge runs in the other leg's thread.
 _WAITS = "Channel-State: CS_EXCHANGE_MEDIA"
 _PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
 

@@ -298,7 +298,7 @@ class UsageStore:
         ended, self._ended = self._ended, []
         try:
             if self._unsettled:
-                # What gets no answer isn't sent again, so find out first.
+                # A payment without an answer isn't sent again, so ask first whether Redis answers.
                 self._client.set(keys.PING, "", ex=10)
             self._pay(ended)
             self._unsettled = False

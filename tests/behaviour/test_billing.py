@@ -392,6 +392,17 @@ def test_billing_callback_of_a_node_killed_between_calls(
         node.start()
 
 
+def leave_the_other_party(rig: Rig, node: Node) -> None:
+    """Have the callee of the only talk leave, and the other party talk with 1001."""
+    rig.phone("1001", Script(answer_after=0.1))
+    (joined,) = talks(node)
+    answer = request(
+        node.api, "POST", f"/click2dial/calls/{joined['call_ref']}/transfer", {"to": "1001", "by": "callee"}
+    )
+    assert answer.status == 202, answer.body
+    eventually(lambda: node.get(answer.json["transfer_ref"])["state"] == "bridged")
+
+
 @pytest.mark.parametrize("then", ["hang-up", "transfer"])
 def test_billing_call_that_a_phone_joins_with_an_inbound_one(
     rig: Rig, node: Node, redis: RedisServer, then: str
@@ -408,12 +419,7 @@ def test_billing_call_that_a_phone_joins_with_an_inbound_one(
     eventually(lambda: all(call.leg.ended_at for call in agent.calls))
     time.sleep(0.5)
     if then == "transfer":
-        rig.phone("1001", Script(answer_after=0.1))
-        (joined,) = talks(node)
-        body = {"to": "1001", "by": "callee"}
-        answer = request(node.api, "POST", f"/click2dial/calls/{joined['call_ref']}/transfer", body)
-        assert answer.status == 202, answer.body
-        eventually(lambda: node.get(answer.json["transfer_ref"])["state"] == "bridged")
+        leave_the_other_party(rig, node)
     else:
         customer.calls[0].hangup()
     eventually(lambda: customer.calls[0].leg.ended_at)
@@ -441,12 +447,7 @@ def test_billing_two_calls_that_a_phone_joins(rig: Rig, node: Node, redis: Redis
     eventually(lambda: all(call.leg.ended_at for call in agent.calls))
     time.sleep(1)
     if then == "transfer":
-        rig.phone("1001", Script(answer_after=0.1))
-        (joined,) = talks(node)
-        body = {"to": "1001", "by": "callee"}
-        answer = request(node.api, "POST", f"/click2dial/calls/{joined['call_ref']}/transfer", body)
-        assert answer.status == 202, answer.body
-        eventually(lambda: node.get(answer.json["transfer_ref"])["state"] == "bridged")
+        leave_the_other_party(rig, node)
         other.calls[0].hangup()
     else:
         customer.calls[0].hangup()

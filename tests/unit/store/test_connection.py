@@ -183,7 +183,7 @@ def test_connection_that_redis_closed_is_made_again(client: Any, server: RedisSe
 
 
 def test_redis_that_is_gone_is_known_to_have_run_nothing() -> None:
-    """What may be done once only can be asked again."""
+    """So the request can be sent again, even if it must not be done twice."""
     server = RedisServer()
     client = fast_client(server.url)
     assert client.ping()
