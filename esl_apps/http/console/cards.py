@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.faults import Refused
-from esl_apps.core.number_text import NotDialable
 from esl_apps.core.pins import Asker
 from esl_apps.http import operator
 from esl_apps.http.console.site import Visit
@@ -101,11 +100,9 @@ def _search(visit: Visit, account: Account, asked: str) -> tuple[list[Card], boo
 
 
 def _by_number(visit: Visit, asked: str) -> Card | None:
-    try:
-        number = visit.port.services.policy.config.plan().read(asked)
-    except NotDialable:
-        return None
-    return visit.port.services.policy.cards.by_number(number.subscriber)
+    policy = visit.port.services.policy
+    number = policy.settings.plan.find(asked)
+    return None if number is None else policy.cards.by_number(number.e164)
 
 
 def create_card(visit: Visit, account_id: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from esl_apps.store import keys
 from tests.support.bench import Bench
 from tests.support.console import Browser, read
 
@@ -24,6 +25,17 @@ def test_accounts_are_searched_by_id_and_number(bench: Bench, browser: Browser) 
     assert "acme" in browser.get("/cards?q=AC")
     assert "The card of +27825551111 belongs to acme" in browser.get("/cards?q=082 555 1111")
     assert "No account and no card is like this." in browser.get("/cards?q=nobody")
+
+
+def test_card_of_an_older_form_is_found_by_its_number(bench: Bench, browser: Browser) -> None:
+    id, claim = make(bench, cid="+5491112345678"), "c541112345678"
+    redis = bench.services.redis
+    # As a release stored it that told a subscriber's forms apart.
+    redis.hset(keys.CARDS, "c5491112345678", redis.hget(keys.CARDS, claim))
+    redis.hset(keys.CARD_IDS, id, "c5491112345678")
+    redis.hdel(keys.CARDS, claim)
+    browser.log_in()
+    assert "The card of +5491112345678 belongs to acme" in browser.get("/cards?q=%2B5491112345678")
 
 
 def test_imported_account_is_opened_by_its_id(bench: Bench, browser: Browser) -> None:
