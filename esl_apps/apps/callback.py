@@ -22,7 +22,6 @@ from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level
-from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.terms import LOST
 from esl_apps.core.timed_call import TimedCall
@@ -110,9 +109,8 @@ def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] |
     settings, rules, cards = policy.settings, policy.rules, policy.cards
     if caller is None:
         return "the number is withheld"
-    try:
-        number = settings.plan.read(caller)
-    except NotDialable:
+    number = settings.plan.find(caller)
+    if number is None:
         return "the number can't be read"
     if number.is_extension or number.is_emergency or is_own(number, rules.own_numbers):
         return "a number of this installation"
@@ -210,11 +208,8 @@ def restore(attempt: Attempt, _call: Call, policy: AppPolicy) -> RingBack | None
     card = policy.cards.get(account.id, str(attempt.order.get("card")))
     if card is None or not card.active:
         return None
-    try:
-        number = policy.settings.plan.read(attempt.extension or "")
-    except NotDialable:
-        return None
-    return RingBack(attempt, number, card, account)
+    number = policy.settings.plan.find(attempt.extension)
+    return None if number is None else RingBack(attempt, number, card, account)
 
 
 def extensions(config: Mapping[str, Any]) -> Iterator[Extension]:

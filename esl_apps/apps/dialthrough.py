@@ -157,11 +157,8 @@ def _authorise(session: Session, attested: bool) -> tuple[Card, Opened]:
 
 def _by_number(session: Session) -> Card | None:
     """Return the active card of the caller's number; None without a card or a number."""
-    try:
-        number = session.settings.plan.read(session.caller or "")
-    except NotDialable:
-        return None
-    card = session.policy.cards.by_number(number.e164)
+    number = session.settings.plan.find(session.caller)
+    card = None if number is None else session.policy.cards.by_number(number.e164)
     return card if card is not None and card.active else None
 
 
@@ -203,11 +200,8 @@ def _levels(session: Session) -> list[Mapping[str, ClassRule]]:
 def _diversion(session: Session) -> dict[str, str] | None:
     """Return the ``Diversion`` header (RFC 5806) that names the account if the caller's own number is shown."""
     account = session.account
-    if account is None or not account.caller_id:
-        return None
-    try:
-        number = session.settings.plan.read(account.caller_id)
-    except NotDialable:
+    number = None if account is None else session.settings.plan.find(account.caller_id)
+    if account is None or number is None:
         return None
     realm = account.realm if _REALM.fullmatch(account.realm) else "localhost"
     value = f"<sip:{number.plus}@{realm}>;reason=unconditional"

@@ -27,7 +27,7 @@ from esl_apps.core import causes, identity, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.charges import Charge
-from esl_apps.core.number_text import NotDialable, presented
+from esl_apps.core.number_text import presented
 from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
 
@@ -51,10 +51,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, call.ended().at)
         return
     settings = policy.settings
-    try:
-        from_whom = settings.plan.read(caller) if caller else None
-    except NotDialable:
-        from_whom = None
+    from_whom = settings.plan.find(caller)
     attempt = Attempt(
         app=REF,
         integrator=queue.integrator,
@@ -116,10 +113,8 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
 
 
 def _queue_of(dnis: str, policy: AppPolicy) -> Queue | None:
-    try:
-        return policy.queues.get(policy.settings.plan.read(dnis).subscriber)
-    except NotDialable:
-        return None
+    number = policy.settings.plan.find(dnis)
+    return None if number is None else policy.queues.get(number.subscriber)
 
 
 def _language_of(queue: Queue, policy: AppPolicy) -> str | None:

@@ -22,7 +22,6 @@ from esl_apps.core.call import Bridged, Call, CallEnded, Complete, Leg
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
-from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.pins import LOCKED, OPEN, Source
 from esl_apps.core.restrictions import ClassRule
@@ -95,7 +94,7 @@ class Session:
             integrator=account.integrator if account else None,
             account_id=account.id if account else None,
             extension=caller,
-            **parties.first(_read(policy.settings, caller)),
+            **parties.first(policy.settings.plan.find(caller)),
             number=None,
             dial_number=None,
             call_dir="external",
@@ -108,7 +107,7 @@ class Session:
         attempt.dialled(node_clock.now() if arrival.session_ref else call.created_at)
         host.begin(attempt)
         longest = entrance.max_session if entrance is not None else rules.max_session
-        dialled = _read(policy.settings, call.header("Caller-Destination-Number"))
+        dialled = policy.settings.plan.find(call.header("Caller-Destination-Number"))
         dnis = dialled.subscriber if dialled is not None else ""
         name = identity.name_of(call) if caller is not None else ""
         return cls(
@@ -416,7 +415,7 @@ class Session:
         self.attempt.follows = False
         self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
         self.attempt.set(parties.second(number))
-        self.attempt.call_dir = numbers.direction(self._party(), number)
+        self.attempt.call_dir = numbers.direction(self.settings.plan.find(self.caller), number)
 
     def _go_on(self) -> None:
         """Begin the session's next attempt."""
@@ -426,9 +425,6 @@ class Session:
         self.host.begin(self.attempt)
         self.attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
         self.call.set({"esl_call_ref": self.attempt.call_ref})
-
-    def _party(self) -> Number | None:
-        return _read(self.settings, self.caller)
 
     @property
     def levels(self) -> list[Level]:
@@ -459,13 +455,6 @@ class Session:
             attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, terms.AGENT, now)
         else:
             end_failed(attempt, bridged, terms.CALLEE, now)
-
-
-def _read(settings: Settings, text: str | None) -> Number | None:
-    try:
-        return settings.plan.read(text) if text else None
-    except NotDialable:
-        return None
 
 
 def account_level(account: Account) -> Level:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from esl_apps.apps.session import Session
 from esl_apps.core import dialstring
 from esl_apps.core.cards import may_show, own_caller_id
-from esl_apps.core.number_text import NotDialable
 
 
 class Shown(NamedTuple):
@@ -40,7 +39,5 @@ def shown_number(session: Session, own: str | None) -> tuple[str, bool]:
 
 
 def _format(session: Session, text: str) -> str:
-    try:
-        return dialstring.caller_id(session.settings.plan.read(text), session.settings.caller_id_format)
-    except NotDialable:
-        return text
+    number = session.settings.plan.find(text)
+    return text if number is None else dialstring.caller_id(number, session.settings.caller_id_format)

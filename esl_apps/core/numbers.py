@@ -245,10 +245,8 @@ class NumberPlan:
 
     def same(self, one: str, other: str) -> bool:
         """Return whether two texts are the same subscriber's number. Unreadable ones never are."""
-        try:
-            return self.read(one).subscriber == self.read(other).subscriber
-        except NotDialable:
-            return False
+        first, second = self.find(one), self.find(other)
+        return first is not None and second is not None and first.subscriber == second.subscriber
 
 
 def _is_of_own(e164: str, name: str, regex: re.Pattern[str]) -> bool:

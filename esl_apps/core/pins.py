@@ -22,7 +22,6 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import NumberPlan
 
 #: Verdicts of ``Guard.judge``.
@@ -103,10 +102,8 @@ def source_of(
 
 def _number(text: str | None, plan: NumberPlan) -> str:
     """Return one text for all forms of a number: 082…, +2782… and 002782… are one caller."""
-    try:
-        return plan.read(text or "").subscriber
-    except NotDialable:
-        return ""
+    number = plan.find(text)
+    return "" if number is None else number.subscriber
 
 
 @lru_cache(maxsize=1024)  # a call comes from one of a few trunks

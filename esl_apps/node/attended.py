@@ -27,7 +27,6 @@ from esl_apps.apps.transfer import consultation
 from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Undone, not_now
 from esl_apps.core.billing import note_parting
-from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
@@ -182,10 +181,9 @@ class Attended:
             call |= {"app": own.attempt.app, "bridged_at": began}
         if call is None or ref == live.attempt.call_ref:
             raise Undone(404, "unknown", "no node has the phone's other call")
-        try:
-            number = services.policy.settings.plan.read(call["callee"] or "")
-        except NotDialable:
-            raise Undone(409, "state", "the other party of the second call has no number") from None
+        number = services.policy.settings.plan.find(call["callee"])
+        if number is None:
+            raise Undone(409, "state", "the other party of the second call has no number")
         return _Other(call, phone, of(phone, "bridge_uuid"), number)
 
     def _connect(self, live: Live, agent: Number, phone: str, other: _Other) -> None:

@@ -42,7 +42,6 @@ from esl_apps.core.actions import (
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.billing import carry_leg, divide_leg, note_parting, share_of
 from esl_apps.core.call_fields import Before
-from esl_apps.core.number_text import NotDialable
 from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
@@ -385,12 +384,8 @@ class Consulting:
         """Begin the call of the two that are left, whom the switch joined at this time. None: it can't be."""
         old, services = live.attempt, self._services
         policy = services.policy
-        client = policy.clients.get(old.integrator or "")
-        try:
-            to = policy.settings.plan.read(action.to)
-        except NotDialable:
-            return None
-        if client is None:
+        client, to = policy.clients.get(old.integrator or ""), policy.settings.plan.find(action.to)
+        if client is None or to is None:
             return None
         held = leg_of(old, other_party(leaves))
         joined = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next)

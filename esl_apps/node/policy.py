@@ -244,12 +244,10 @@ class Policy:
         """What an account's own calls show, or those of one of its users. :raises StoreUnavailable: as
         :attr:`rules`."""
         shown = own_caller_id(account, user_id, self.rules.default_caller_id)
-        try:
-            read = self.settings.plan.read(shown.number or "")
-            number = dialstring.caller_id(read, self.settings.caller_id_format)
-        except NotDialable:
-            number = shown.number or inbound.ANONYMOUS
-        return CallerId(number, shown.name)
+        number = self.settings.plan.find(shown.number)
+        if number is None:
+            return CallerId(shown.number or inbound.ANONYMOUS, shown.name)
+        return CallerId(dialstring.caller_id(number, self.settings.caller_id_format), shown.name)
 
     def is_own(self, number: Number) -> bool:
         """Whether a number leads back to this installation; by the file alone if Redis, which may have imported ones,

@@ -37,12 +37,8 @@ class Spoken:
 
     def language_of(self, dnis: str) -> str | None:
         """Return the language of a number dialled, in any form; None: it has none of its own."""
-        if not self._numbers:
-            return None
-        try:
-            return self._numbers.get(self._plan.read(dnis).subscriber)
-        except NotDialable:
-            return None
+        number = self._plan.find(dnis) if self._numbers else None
+        return None if number is None else self._numbers.get(number.subscriber)
 
     def path(self, name: str, rate: int, language: str | None = None, recorded: Recorded = NONE) -> str:
         """Return the file of a prompt, for a channel of this sample rate (Hz). ``language``: None: the configuration's.

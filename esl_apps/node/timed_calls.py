@@ -15,7 +15,6 @@ from esl_apps.apps.application import Application, Timed
 from esl_apps.apps.context import Placed
 from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.number_text import NotDialable
 from esl_apps.core.terms import AGENT, API, CALLEE, CANCELLED, REJECTED, SYSTEM
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
@@ -161,9 +160,9 @@ class TimedCallPoller:
         number = plan.read(placed.attempt.extension or "").subscriber
         live = services.store.live(services.membership.peers)
         for party in {party for calls in live.values() for call in calls for party in _rung(call)}:
-            with suppress(NotDialable):
-                if party and plan.read(party).subscriber == number:
-                    return True
+            rung = plan.find(party)
+            if rung is not None and rung.subscriber == number:
+                return True
         return False
 
     def _log(self, event: str, reason: str) -> None:
