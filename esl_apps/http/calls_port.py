@@ -28,7 +28,7 @@ from esl_apps.http.errors import problem
 from esl_apps.http.schemas import Accepted, DryRun
 from esl_apps.http.signed_links import Links
 from esl_apps.node import presence
-from esl_apps.node.hold import Hold
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.presence import AgentUnavailable, Presence
@@ -124,7 +124,7 @@ class CallsPort:
 
     # Calls --------------------------------------------------------------------------------------------
 
-    def place(self, fields: dict[str, Any], ref: str, hold: Hold | None = None) -> Accepted:
+    def place(self, fields: dict[str, Any], ref: str, dial_claim: DialClaim | None = None) -> Accepted:
         """Place a call.
 
         :raises Refused: a field is wrong. :raises AgentUnavailable, Full, Spent, StoreUnavailable: nothing was dialled.
@@ -132,7 +132,7 @@ class CallsPort:
         self._outgoing.check_ready()
         order = self.client.read(fields)
         self._check_presence(order)
-        attempt = self._outgoing.click2dial(order, self.client, ref, hold)
+        attempt = self._outgoing.click2dial(order, self.client, ref, dial_claim)
         return Accepted(attempt.call_ref, attempt.contact_ref, attempt.state)
 
     def place_once(self, key: str, raw: bytes, fields: dict[str, Any], ref: str) -> Accepted:
@@ -144,10 +144,10 @@ class CallsPort:
             raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
         idempotency, membership = self.services.idempotency, self.services.membership
         began = time.monotonic()
-        hold = Hold(lambda: membership.held_since(began), lambda: idempotency.holds(self.name, key, ref))
+        dial_claim = DialClaim(lambda: membership.held_since(began), lambda: idempotency.holds(self.name, key, ref))
         claim = idempotency.claim(self.name, key, raw, ref)
         if claim is None:
-            return self._place_claimed(key, raw, fields, ref, hold)
+            return self._place_claimed(key, raw, fields, ref, dial_claim)
         if not same_body(claim, raw):
             raise problem(409, "key_reused", "this key came with another body before", "Idempotency-Key")
         call = self.find(claim.call_ref)
@@ -155,7 +155,7 @@ class CallsPort:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
         # Its process was killed between the claim and the call, so the first request will never get an answer.
         if membership.is_dead(claim.boot) and idempotency.reclaim(self.name, key, claim, ref):
-            return self._place_claimed(key, raw, fields, ref, hold)
+            return self._place_claimed(key, raw, fields, ref, dial_claim)
         raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
 
     def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> tuple[CallState, bool]:
@@ -179,9 +179,9 @@ class CallsPort:
         fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
         return CallState(**fields, transfer_ref=went_on), True
 
-    def _place_claimed(self, key: str, raw: bytes, fields: dict[str, Any], ref: str, hold: Hold) -> Accepted:
+    def _place_claimed(self, key: str, raw: bytes, fields: dict[str, Any], ref: str, dial_claim: DialClaim) -> Accepted:
         try:
-            return self.place(fields, ref, hold)
+            return self.place(fields, ref, dial_claim)
         except Exception:
             # Nothing was dialled, so the key may be used again.
             self.services.idempotency.release(self.name, key, raw, ref)

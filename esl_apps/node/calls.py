@@ -28,7 +28,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census, Strangers, is_parked
-from esl_apps.node.hold import Hold
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.line import FindCdr, SwitchLine
 from esl_apps.node.live import ATTACH, AWAY, KILLED, PARKED, Begin, Live
 from esl_apps.node.records import Records
@@ -76,7 +76,7 @@ class Calls:
         self.live = live
         self.tenants = Tenants()
         self._records = records
-        self._fleet = switch_pool
+        self._pool = switch_pool
         self._find_cdr = find_cdr
         self.census = Census()
         self._strangers = Strangers()
@@ -221,26 +221,26 @@ class Calls:
         switch: Switch,
         ring: Callable[[Originator], bool],
         run: Callable[[Call, Begin], None],
-        holds: Sequence[Hold] = (),
+        claims: Sequence[DialClaim] = (),
     ) -> gevent.Greenlet[..., bool | None]:
         """Place an A-leg. Returns at once a greenlet whose value says whether it answered.
 
         ``ring`` rings it, in a greenlet of its own, and ends the attempt if it doesn't answer; ``run`` takes the
-        answered leg when its socket comes. ``holds``: without one of them, nothing is dialled any more.
+        answered leg when its socket comes. ``claims``: without one of them, nothing is dialled any more.
         """
         live = self._add(attempt, switch)
         self._records.save(attempt)
         live.run = run
-        placed = background.once("call_ringing", self._ring, live, ring, holds)
+        placed = background.once("call_ringing", self._ring, live, ring, claims)
         # Let the originate go out first; the client and the listeners are told after it.
         gevent.sleep(0)
         if not attempt.ended:
             self._records.moment(attempt, attempt.timeline[0])
         return placed
 
-    def _ring(self, live: Live, ring: Callable[[Originator], bool], holds: Sequence[Hold]) -> bool:
+    def _ring(self, live: Live, ring: Callable[[Originator], bool], claims: Sequence[DialClaim]) -> bool:
         attempt = live.attempt
-        line = SwitchLine(live, self._fleet, self.reap, self.census, holds, self._find_cdr)
+        line = SwitchLine(live, self._pool, self.reap, self.census, claims, self._find_cdr)
         try:
             if not ring(line):
                 return False
@@ -437,7 +437,7 @@ class Calls:
             return live.switch.connected and live.switch.core_uuid == core_uuid
 
         def nowhere() -> bool:
-            return not there() and all(health.switch.connected for health in self._fleet.health.values())
+            return not there() and all(health.switch.connected for health in self._pool.health.values())
 
         parked_at = None
         while True:

@@ -13,7 +13,7 @@ from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census
-from esl_apps.node.hold import Hold
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import AWAY, KILLED, Live
 from esl_apps.node.switch_pool import SwitchPool
 
@@ -38,26 +38,26 @@ class SwitchLine:
         switch_pool: SwitchPool,
         reap: Callable[[Switch, str, str], None],
         census: Census,
-        holds: Sequence[Hold] = (),
+        claims: Sequence[DialClaim] = (),
         find_cdr: FindCdr = lambda _ref, _uuid: None,
     ) -> None:
         """``find_cdr``: `Spool.wait_for`."""
         self._live = live
-        self._fleet = switch_pool
+        self._pool = switch_pool
         self._reap = reap
         self._census = census
-        self._holds = holds
+        self._claims = claims
         self._find_cdr = find_cdr
         self._tried: set[str] = set()
         self.answered_uuid = ""
 
     def is_lost(self) -> bool:
-        return any(hold.is_lost() for hold in self._holds)
+        return any(claim.is_lost() for claim in self._claims)
 
     def elsewhere(self) -> bool:
         live = self._live
         self._tried.add(live.switch.name)
-        switch = self._fleet.best(self._tried)
+        switch = self._pool.best(self._tried)
         if switch is None:
             return False
         live.move_to(switch)
@@ -67,7 +67,7 @@ class SwitchLine:
 
     def originate(self, command: str, deadline: float, *, phone: bool) -> Rang:
         rang = self._originate(command, deadline, phone=phone)
-        health = self._fleet.health[self._live.switch.name]
+        health = self._pool.health[self._live.switch.name]
         if rang.outcome == "answered":
             health.told(0)
         elif rang.outcome == "failed":

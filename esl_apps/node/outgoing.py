@@ -21,7 +21,7 @@ from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules, Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
-from esl_apps.node.hold import Hold
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import Begin, Crowded, Full
 from esl_apps.node.services import Services
 
@@ -55,12 +55,12 @@ class Outgoing:
         switch: Switch | None = None,
         *,
         charges: Sequence[Charge] | None = None,
-        hold: Hold | None = None,
+        claim: DialClaim | None = None,
     ) -> gevent.Greenlet[..., bool | None]:
         """Ring A and run its call once it answers. Returns at once a greenlet whose value says whether A answered.
 
         ``switch``: the best one by default. ``charges``: what has been paid already; by default it is paid just before
-        A is rung. ``hold``: a further claim that the call depends on, looked at before each originate, so that
+        A is rung. ``claim``: a further one that the call depends on, looked at before each originate, so that
         two processes never ring A.
 
         :raises Full: nothing is dialled. :raises StoreUnavailable: neither; Redis is down.
@@ -81,15 +81,15 @@ class Outgoing:
             # By the rules in force when A answers: a reload may have come since.
             placed.answered(call, services.policy, services.host(begin, attempt.app))
 
-        holds = [self._own(attempt.call_ref), *filter(None, [hold])]
-        return services.calls.place(attempt, switch, ring, run, holds)
+        claims = [self._own(attempt.call_ref), *filter(None, [claim])]
+        return services.calls.place(attempt, switch, ring, run, claims)
 
-    def _own(self, ref: str) -> Hold:
-        """Return what holds every call that a node places, from now on: others adopt it if the node is silent."""
+    def _own(self, ref: str) -> DialClaim:
+        """Return the claim on a call that this node places from now on: others adopt it if the node is silent."""
         membership, began = self._services.membership, time.monotonic()
-        return Hold(lambda: membership.held_since(began), lambda: not self._services.store.was_taken(ref))
+        return DialClaim(lambda: membership.held_since(began), lambda: not self._services.store.was_taken(ref))
 
-    def click2dial(self, order: Order, client: IntegratorRules, ref: str, hold: Hold | None = None) -> Attempt:
+    def click2dial(self, order: Order, client: IntegratorRules, ref: str, claim: DialClaim | None = None) -> Attempt:
         """Ring the agent of a call that will be called ``ref``; returns at once.
 
         :raises Full, Spent, StoreUnavailable: nothing is dialled.
@@ -102,7 +102,7 @@ class Outgoing:
         if refusal is not None:
             raise Spent(refusal)
         try:
-            self.place(click, switch, charges=charges, hold=hold)
+            self.place(click, switch, charges=charges, claim=claim)
         except Full:
             # Others have come while Redis was asked.
             for charge in charges:

@@ -18,7 +18,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.terms import AGENT, API, CALLEE, CANCELLED, REJECTED, SYSTEM
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.node.hold import Hold
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
@@ -81,7 +81,7 @@ class TimedCallPoller:
     def _place_or_release(self, call: TimedCall, sure_until: float = 0.0) -> None:
         """``sure_until`` (``time.monotonic``): no other process takes the call before."""
         try:
-            self._place(call, Hold(lambda: time.monotonic() < sure_until, lambda: self._store.holds(call)))
+            self._place(call, DialClaim(lambda: time.monotonic() < sure_until, lambda: self._store.holds(call)))
         except (Full, StoreUnavailable) as error:
             # This node can't place it now: give it back, so that any node that can takes it.
             self._log("timed_call_released", str(error))
@@ -89,7 +89,7 @@ class TimedCallPoller:
                 # If Redis can't be told, the lease ends by itself.
                 self._store.release(call, self._now(), CROWDED if isinstance(error, Crowded) else RELEASE_FOR)
 
-    def _place(self, call: TimedCall, hold: Hold) -> None:
+    def _place(self, call: TimedCall, claim: DialClaim) -> None:
         """:raises Full, StoreUnavailable: it isn't placed."""
         placed = "it was dropped" if call.dropped else self._timed.due(call, self._services.policy)
         if not isinstance(placed, str) and self._timed.exclusive and self._is_up(placed):
@@ -105,7 +105,7 @@ class TimedCallPoller:
             self._store.done(call, self._now())
             return
         attempt.order = {**(attempt.order or {}), _KEPT: msgspec.to_builtins(call)}
-        self._outgoing.place(placed, hold=hold).get()
+        self._outgoing.place(placed, claim=claim).get()
         self._settle(attempt, call)
 
     def _drop(self, call: TimedCall, reason: str) -> None:

@@ -22,8 +22,8 @@ from esl_apps.core.pins import Asker
 from esl_apps.core.status import snapshot
 from esl_apps.core.timed_call import Waiting
 from esl_apps.http import admin, integrator
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.event_feed import Feeds
-from esl_apps.node.hold import Hold
 from esl_apps.node.policy import read_policy
 from esl_apps.observe.metrics import Metrics
 from esl_apps.process.folder import Folder
@@ -177,7 +177,7 @@ class FakeOutgoing:
         self._services.calls.live[attempt.call_ref] = SimpleNamespace(attempt=attempt)
         return attempt
 
-    def click2dial(self, order: Order, client: IntegratorRules, ref: str, _hold: Hold | None = None) -> Attempt:
+    def click2dial(self, order: Order, client: IntegratorRules, ref: str, _claim: DialClaim | None = None) -> Attempt:
         attempt = Attempt(
             app="click-dial",
             integrator=client.name,

@@ -16,7 +16,7 @@ from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.order import Order
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.node.hold import Hold
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import Crowded, Full
 from esl_apps.node.outgoing import Spent
 from esl_apps.node.timed_calls import CROWDED, LEASE
@@ -169,8 +169,8 @@ def test_outgoing_click_whose_claim_is_lost_is_not_rung(
             raise StoreUnavailable("redis: away")
         return still
 
-    hold = Hold(lambda: sure, ask)
-    attempt = bench.outgoing.click2dial(order_of(bench), bench.services.policy.clients["acme"], "", hold)
+    claim = DialClaim(lambda: sure, ask)
+    attempt = bench.outgoing.click2dial(order_of(bench), bench.services.policy.clients["acme"], "", claim)
     eventually(lambda: attempt.ended or bench.originates())
     assert bool(bench.originates()) is dials
     if not dials:

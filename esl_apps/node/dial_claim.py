@@ -1,4 +1,4 @@
-"""Claims by which a call is this process's to dial. If the process is silent, others take the call over."""
+"""The claim by which a call is this process's to dial. If the process is silent, others take the call over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from esl_apps.core.unavailable import StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class DialClaim:
+    """This process's claim on one call: without it, nothing more is dialled."""
+
     sure: Callable[[], bool]
     """Return whether no other process can have taken it over yet, as this one has not been silent."""
     still: Callable[[], bool]
