@@ -114,9 +114,9 @@ class Adoption(background.Kept):
     def _is_followed(self, ref: str) -> bool:
         """Whether another process has had the call since. If that one is dead, it is adopted from there, with what it
         has noted and paid. False if Redis can't say."""
-        roster = self._services.membership
-        living = roster.living()
-        dead = [boot for boot in roster.peers if boot not in (roster.boot, roster.predecessor, *living)]
+        membership = self._services.membership
+        living = membership.living()
+        dead = [boot for boot in membership.peers if boot not in (membership.boot, membership.predecessor, *living)]
         try:
             return any(self._has_since(ref, boots, unread) for boots, unread in ((living, True), (dead, False)))
         except StoreUnavailable:
@@ -135,9 +135,9 @@ class Adoption(background.Kept):
     def _is_left_to_its_node(self, boot: str) -> bool:
         """Whether a dead process's node has just begun to run again: it has the calls in its call log, perhaps in a
         newer form than Redis, which may have refused to write."""
-        roster = self._services.membership
-        peer = roster.peers.get(boot)
-        if peer is None or not any(roster.peers[other].name == peer.name for other in roster.living()):
+        membership = self._services.membership
+        peer = membership.peers.get(boot)
+        if peer is None or not any(membership.peers[other].name == peer.name for other in membership.living()):
             return False
         return time.monotonic() < self._left_to.setdefault(boot, time.monotonic() + _HEAD_START)
 
@@ -165,19 +165,19 @@ class Adoption(background.Kept):
 
     def _name_of(self, boot: str) -> str:
         """The node of a dead process."""
-        roster = self._services.membership
-        peer = roster.peers.get(boot)
-        return peer.name if peer is not None else roster.name
+        membership = self._services.membership
+        peer = membership.peers.get(boot)
+        return peer.name if peer is not None else membership.name
 
     def _adopt_unanswered(self) -> None:
         """Adopt what this process has taken over without hearing so: no other process would.
 
         :raises StoreUnavailable: Redis is down.
         """
-        services, roster = self._services, self._services.membership
+        services, membership = self._services, self._services.membership
         for ref, call in list(services.store.unanswered.items()):
-            others = {*roster.peers, *call.had_by} - {roster.boot}
-            dead = {boot for boot in others if roster.is_dead(boot)}
+            others = {*membership.peers, *call.had_by} - {membership.boot}
+            dead = {boot for boot in others if membership.is_dead(boot)}
             if self._has_since(ref, others - dead, True):
                 # That one was faster.
                 services.store.forget(ref)
