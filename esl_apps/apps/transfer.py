@@ -36,7 +36,7 @@ REF = "transfer"
 STAYS = {terms.AGENT: "the callee stays", terms.CALLEE: "the agent stays"}
 
 
-class Kept(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class KeptTransfer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The fields of ``Attempt.order`` from which another process takes a transfer over."""
 
     to: str
@@ -181,18 +181,18 @@ def _parted(attempt: Attempt, end: Ended) -> bool:
     return True
 
 
-def leave_to_each_other(attempt: Attempt, asked: Kept, at: float) -> None:
+def leave_to_each_other(attempt: Attempt, asked: KeptTransfer, at: float) -> None:
     """End a consultation that has led to the call ``asked.next``."""
     attempt.transferred_to = asked.next
     attempt.end(terms.ANSWERED, causes.NORMAL_CLEARING, asked.consults, at)
 
 
-def consultation(attempt: Attempt) -> Kept | None:
+def consultation(attempt: Attempt) -> KeptTransfer | None:
     """Return a consultation's order; None for any other call."""
     if attempt.app != REF or not (attempt.order or {}).get("consults"):
         return None
     try:
-        return msgspec.convert(attempt.order, Kept)
+        return msgspec.convert(attempt.order, KeptTransfer)
     except msgspec.ValidationError:
         return None
 
@@ -249,7 +249,7 @@ def new_call(
         session_at=old.session_at,
         session_answered_at=old.session_answered_at,
         language=old.language,
-        order=msgspec.to_builtins(Kept(to.dialled, shown, second, record, max_duration=longest)),
+        order=msgspec.to_builtins(KeptTransfer(to.dialled, shown, second, record, max_duration=longest)),
         **named,
     )
     attempt.dialled(node_clock.now())
@@ -269,7 +269,7 @@ def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> TransferCall | N
     """Read a transfer of another process; None if its order or its integrator is missing or wrong."""
     client = policy.clients.get(attempt.integrator or "")
     try:
-        kept = msgspec.convert(attempt.order, Kept)
+        kept = msgspec.convert(attempt.order, KeptTransfer)
         to = policy.settings.plan.read(kept.to)
     except (NotDialable, msgspec.ValidationError):
         return None

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import gevent
 import msgspec
@@ -66,10 +65,9 @@ class _Document(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One leg's file."""
+class LegCdr:
+    """One leg's CDR, as the event of its end."""
 
-    path: Path
     ref: str
     """Its ``esl_call_ref``; empty if the leg isn't ours."""
     event: Event
@@ -87,16 +85,8 @@ class Kept:
         return leg_of(self.event, clock)
 
 
-def read(path: Path) -> Kept | None:
-    """Read a leg's file; None if it is incomplete or something else. :raises OSError: it can't be read."""
-    try:
-        return parse(path, files.read_regular(path, _MOST))
-    except files.TooLarge:
-        return None
-
-
-def parse(path: Path, content: bytes) -> Kept | None:
-    """Read the content of a leg's file; None if it is incomplete or something else."""
+def parse(name: str, content: bytes) -> LegCdr | None:
+    """Read a leg's CDR from the name and the content of its file; None if that is incomplete or something else."""
     try:
         document = msgspec.json.decode(content, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -106,7 +96,7 @@ def parse(path: Path, content: bytes) -> Kept | None:
     times = [flow.times for flow in flows]
     headers = {
         "Event-Name": "CHANNEL_HANGUP_COMPLETE",
-        "Unique-ID": document.variables.get("uuid") or path.name.removesuffix(_SUFFIX),
+        "Unique-ID": document.variables.get("uuid") or name.removesuffix(_SUFFIX),
         "Hangup-Cause": document.variables.get("hangup_cause", ""),
         "Caller-Channel-Created-Time": min(filter(None, (_count(flow.created_time) for flow in times)), default=0),
         "Caller-Channel-Progress-Time": _first(times, "progress_time"),
@@ -119,7 +109,7 @@ def parse(path: Path, content: bytes) -> Kept | None:
     # The variables' values are percent-encoded, as in an event. Leave out values that would break a line.
     lines = [f"{name}: {value}" for name, value in headers.items() if _LINE.fullmatch(f"{name}: {value}")]
     event = Event(b"", "\n".join(lines).encode("utf-8", "replace"), EVENT_PLAIN)
-    return Kept(path, event.var("esl_call_ref") or "", event)
+    return LegCdr(event.var("esl_call_ref") or "", event)
 
 
 def _count(text: str) -> int:
@@ -233,7 +223,7 @@ class Spool:
 
     def _take(self, content: _Content) -> bool:
         """Note whose file this is. False: it isn't complete."""
-        cdr = None if content.fault else parse(Path(self._folder, content.name), content.content)
+        cdr = None if content.fault else parse(content.name, content.content)
         if cdr is None:
             return False
         self._put_off.pop(content.name, None)
@@ -266,14 +256,14 @@ class Spool:
                 return event
             gevent.sleep(FRESH)
 
-    def legs(self, ref: str) -> list[Kept]:
+    def legs(self, ref: str) -> list[LegCdr]:
         """Read a call's legs from their files; those that can't be read any more are left out."""
         names = list(self._calls.get(ref, ()))
         try:
             contents = self._disk.run(_read_all, self._folder, names) if names else []
         except OSError:
             return []
-        legs = (parse(Path(self._folder, content.name), content.content) for content in contents)
+        legs = (parse(content.name, content.content) for content in contents)
         return [leg for leg in legs if leg is not None]
 
     def calls(self) -> dict[str, float]:

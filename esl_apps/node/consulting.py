@@ -23,7 +23,7 @@ import gevent
 from msgspec.structs import replace
 
 from esl_apps.apps import transfer
-from esl_apps.apps.transfer import Kept, TransferCall, consultation
+from esl_apps.apps.transfer import KeptTransfer, TransferCall, consultation
 from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import (
     BACK,
@@ -257,7 +257,7 @@ class Consulting:
         if asked is not None:
             background.once("consultation_over", self._over, attempt)
 
-    def _answered(self, attempt: Attempt, asked: Kept) -> None:
+    def _answered(self, attempt: Attempt, asked: KeptTransfer) -> None:
         """Have the new party go to the one on hold when the one that asks hangs up."""
         switch, leg = self._switch(attempt), attempt.bleg_uuid
         if switch is None or not leg or not asked.held:
@@ -471,7 +471,7 @@ class Consulting:
             leg = variable(live.switch, held, "bridge_uuid")
         if not leg:
             # They may have hung up since.
-            leg = next((kept.uuid for kept in self._services.switch_cdr.legs(new) if kept.uuid != held), "")
+            leg = next((cdr.uuid for cdr in self._services.switch_cdr.legs(new) if cdr.uuid != held), "")
         to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
         return replace(action, step=JOINED, leg=leg, to=to, next=new, shared=record.get("b_seconds") or 0.0)
 

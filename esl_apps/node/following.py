@@ -17,7 +17,7 @@ import gevent
 from esl_apps.apps import application, second_party
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
-from esl_apps.apps.transfer import Kept, consultation, leave_to_each_other
+from esl_apps.apps.transfer import KeptTransfer, consultation, leave_to_each_other
 from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs, note_parting
@@ -272,14 +272,14 @@ class Following:
             self._services.usage.leases.let_go(attempt.holder, attempt.session_ref)
         self._services.call_log.ended(attempt.call_ref)
 
-    def _talks_on(self, live: Live, asked: Kept) -> bool:
+    def _talks_on(self, live: Live, asked: KeptTransfer) -> bool:
         """Return whether the new party of a consultation has been left to the one on hold, although the party that
         asked is gone. The two may have hung up since."""
         attempt = live.attempt
         if attempt.bridged_at is None or attempt.bleg_uuid is None or attempt.cancelled_by is not None:
             return False
-        for kept in self._services.switch_cdr.legs(asked.next):
-            if kept.uuid == attempt.bleg_uuid and kept.event.var("last_bridge_to") == asked.held:
+        for cdr in self._services.switch_cdr.legs(asked.next):
+            if cdr.uuid == attempt.bleg_uuid and cdr.event.var("last_bridge_to") == asked.held:
                 return True
         with suppress(SwitchUnavailable, ReplyError):
             return live.switch.api(f"uuid_exists {attempt.bleg_uuid}").strip() == "true"
@@ -306,8 +306,8 @@ class Following:
         until = time.monotonic() + WRITTEN
         while True:
             switch_cdr.look()
-            for kept in switch_cdr.legs(ref):
-                found.setdefault(kept.uuid, (kept.uuid != a_uuid and kept.bleg, kept.leg(live.clock)))
+            for cdr in switch_cdr.legs(ref):
+                found.setdefault(cdr.uuid, (cdr.uuid != a_uuid and cdr.bleg, cdr.leg(live.clock)))
             if any(not bleg for bleg, _leg in found.values()) or not switch_cdr.there or time.monotonic() > until:
                 break
             if live.attempt.followed and found:
@@ -318,13 +318,13 @@ class Following:
 
     def _account_of(self, live: Live) -> str | None:
         """The account that a leg of the call names."""
-        kept = self._services.switch_cdr.legs(live.attempt.call_ref)
-        events = [*live.ends.values(), *(one.event for one in kept)]
+        cdrs = self._services.switch_cdr.legs(live.attempt.call_ref)
+        events = [*live.ends.values(), *(cdr.event for cdr in cdrs)]
         return next(filter(None, (event.var("esl_account_id") for event in events)), None)
 
     def _find_recording(self, attempt: Attempt) -> None:
-        one = self._services.policy.config.integrator(attempt.integrator or "")
-        if one is not None and one.record and application(attempt.app).recorded:
+        integrator = self._services.policy.config.integrator(attempt.integrator or "")
+        if integrator is not None and integrator.record and application(attempt.app).recorded:
             attempt.recording_url = recording_name(attempt)
 
 

@@ -38,7 +38,7 @@ Found = tuple[str, Essence]
 
 
 #: Seconds to wait for the CDR file of a B-leg whose caller is already here.
-_KEPT = 1.0
+_CDR_WRITTEN = 1.0
 #: Seconds that a flow has to end its attempt once it was told of the end, and between two looks.
 _SETTLE, _LOOK = 2.0, 0.02
 
@@ -307,18 +307,18 @@ class Visit:
     def _bleg_of(self, known: Essence, now: float) -> Leg | None:
         """How B ended, if no process heard it: from the switch's CDR file, otherwise from A's variables."""
         switch_cdr, data = self.services.switch_cdr, self.channel.data
-        until = time.monotonic() + _KEPT
+        until = time.monotonic() + _CDR_WRITTEN
         last = data.var("last_bridge_to")
         while True:
             switch_cdr.look()
-            legs = {one.uuid: one.leg(self.channel.clock) for one in switch_cdr.legs(known.call_ref) if one.bleg}
+            legs = {cdr.uuid: cdr.leg(self.channel.clock) for cdr in switch_cdr.legs(known.call_ref) if cdr.bleg}
             # Another gateway may have failed before: its file doesn't tell how the leg ended that came after it.
             if (legs and (not last or last in legs)) or not switch_cdr.there or time.monotonic() > until:
                 break
             gevent.sleep(FRESH)
-        kept = telling(legs.values())
-        if kept is not None and (known.bridged_at is None or kept.answered_at is not None):
-            return kept
+        bleg = telling(legs.values())
+        if bleg is not None and (known.bridged_at is None or bleg.answered_at is not None):
+            return bleg
         cause = data.var("last_bridge_hangup_cause")
         if known.bridged_at is not None:
             return Leg(
@@ -377,9 +377,9 @@ class Visit:
         if end is None:
             # It ended while no connection was up.
             end = self.services.switch_cdr.wait_for(self.ref, uuid)
-            for kept in self.services.switch_cdr.legs(self.ref):
-                if kept.bleg:
-                    live.ends.setdefault(kept.uuid, kept.event)
+            for cdr in self.services.switch_cdr.legs(self.ref):
+                if cdr.bleg:
+                    live.ends.setdefault(cdr.uuid, cdr.event)
         if end is not None:
             if end.int("Caller-Channel-Answered-Time") > 0:
                 self.channel.tell(end, b"CHANNEL_ANSWER")

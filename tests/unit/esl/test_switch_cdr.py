@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from esl_apps.core.call import Leg
 from esl_apps.core.quality import LegQuality
 from esl_apps.esl import switch_cdr
-from esl_apps.esl.switch_cdr import Spool, read
+from esl_apps.esl.switch_cdr import LegCdr, Spool, parse
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.process.folder import THREADS, Folder
 from tests.support.hung_disk import hung_disk
@@ -65,16 +65,20 @@ def write(folder: Path, uuid: str, ref: str | None = REF, **more: str) -> Path:
     return path
 
 
+def read(path: Path) -> LegCdr | None:
+    return parse(path.name, path.read_bytes())
+
+
 def looked(spool: Spool) -> Spool:
     spool.look()
     return spool
 
 
 def test_cdr_of_a_leg_reads_as_its_hangup_event(tmp_path: Path) -> None:
-    kept = read(write(tmp_path, B, esl_bleg=OTHER_REF, sip_hangup_disposition="recv_bye", sip_call_id="c1%40pbx"))
-    assert kept is not None
-    assert (kept.ref, kept.bleg) == (REF, True)
-    assert kept.leg(SwitchClock()) == Leg(
+    cdr = read(write(tmp_path, B, esl_bleg=OTHER_REF, sip_hangup_disposition="recv_bye", sip_call_id="c1%40pbx"))
+    assert cdr is not None
+    assert (cdr.ref, cdr.bleg) == (REF, True)
+    assert cdr.leg(SwitchClock()) == Leg(
         uuid=B,
         created_at=1700000000.0,
         ringing_at=1700000000.5,
@@ -95,9 +99,9 @@ def test_cdr_of_a_transferred_leg_has_its_first_times(tmp_path: Path) -> None:
     later = {"times": {**TIMES, "created_time": "1700000005000000", "answered_time": "1700000001250000"}}
     first = {"times": {**TIMES, "hangup_time": "0"}}
     path.write_text(json.dumps({**one, "callflow": [later, first]}))
-    kept = read(path)
-    assert kept is not None
-    assert (kept.leg(SwitchClock()).created_at, kept.leg(SwitchClock()).ended_at) == (1700000000.0, 1700000009.0)
+    cdr = read(path)
+    assert cdr is not None
+    assert (cdr.leg(SwitchClock()).created_at, cdr.leg(SwitchClock()).ended_at) == (1700000000.0, 1700000009.0)
 
 
 def test_cdr_that_is_incomplete_is_read_later(tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_cdr_that_is_incomplete_is_read_later(tmp_path: Path) -> None:
     path.write_bytes(whole)
     # Ever later, the longer it has been incomplete.
     eventually(lambda: looked(one).calls())
-    assert [kept.uuid for kept in one.legs(REF)] == [A]
+    assert [cdr.uuid for cdr in one.legs(REF)] == [A]
 
 
 def test_cdr_with_a_record_is_deleted_and_a_foreign_one_kept(tmp_path: Path) -> None:
@@ -180,9 +184,9 @@ def test_cdr_with_any_variables_reads_as_a_leg(
 ) -> None:
     path = tmp_path_factory.mktemp("spool") / f"{A}.cdr.json"
     path.write_text(json.dumps({"variables": variables, "callflow": [{"times": times}]}))
-    kept = read(path)
-    assert kept is not None
-    ended_at = kept.leg(SwitchClock()).ended_at
+    cdr = read(path)
+    assert cdr is not None
+    ended_at = cdr.leg(SwitchClock()).ended_at
     assert ended_at is None or ended_at > 0
 
 
@@ -300,7 +304,7 @@ def test_cdr_folder_that_hangs_is_given_up_until_it_answers(
 
 
 def test_cdr_times_become_the_nodes(tmp_path: Path) -> None:
-    kept = read(write(tmp_path, B))
-    assert kept is not None
-    leg = kept.leg(SwitchClock(ahead=3600.0))
+    cdr = read(write(tmp_path, B))
+    assert cdr is not None
+    leg = cdr.leg(SwitchClock(ahead=3600.0))
     assert (leg.created_at, leg.ended_at) == (1700000000.0 - 3600, 1700000009.0 - 3600)

@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "FRESH", 0.001)
     for module in (switch_cdr, following):
         monkeypatch.setattr(module, "WRITTEN", 0.01)
-    monkeypatch.setattr(visit, "_KEPT", 0.01)
+    monkeypatch.setattr(visit, "_CDR_WRITTEN", 0.01)
     monkeypatch.setattr(visit, "_SETTLE", 0.05)
     monkeypatch.setattr(calls, "_LATE", 0.01)
     monkeypatch.setattr(calls, "_APART", 0.01)

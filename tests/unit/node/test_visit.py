@@ -192,7 +192,7 @@ def test_visit_does_not_take_a_failed_gateway_for_bs_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, known: dict[str, Any], late: bool
 ) -> None:
     """Its file was there before that of the leg that answered at the next gateway."""
-    monkeypatch.setattr(visit_module, "_KEPT", 5.0)
+    monkeypatch.setattr(visit_module, "_CDR_WRITTEN", 5.0)
     write_cdr(bench, C, ref=REF, q850=38, esl_bleg=REF)
     left_by_dead_node(bench, **dialled(**known))
     talk: dict[str, Any] = {"ref": REF, "answered": 3, "esl_bleg": REF, "sip_hangup_disposition": "recv_bye"}
