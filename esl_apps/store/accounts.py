@@ -56,14 +56,14 @@ class AccountStore:
         fields = self._client.hgetall(keys.account(account_id))
         if b"account" not in fields:
             return None
-        one = documents.decode(ACCOUNT, fields.pop(b"account"), _AccountDocument)
+        document = documents.decode(ACCOUNT, fields.pop(b"account"), _AccountDocument)
         return Account(
             id=account_id,
-            name=one.name,
-            realm=one.realm,
-            caller_id=one.caller_id,
-            caller_id_name=one.caller_id_name,
-            call_restriction=one.call_restriction,
+            name=document.name,
+            realm=document.realm,
+            caller_id=document.caller_id,
+            caller_id_name=document.caller_id_name,
+            call_restriction=document.call_restriction,
             users=_of_users(fields, _RULES, dict[str, model.Rule]),
             user_caller_ids=_of_users(fields, _CALLER_ID, CallerId),
         )
@@ -71,7 +71,7 @@ class AccountStore:
     def card_limits(self, account_id: str) -> Limits | None:
         """The limits of each card of an account. ``Account.limits`` holds for all of its cards together."""
         if account_id not in self._card_limits and account_id in self._accounts:
-            self._card_limits[account_id] = _spent(self._accounts[account_id].card_limits.read(), Limits())
+            self._card_limits[account_id] = _unless_empty(self._accounts[account_id].card_limits.read(), Limits())
         return self._card_limits.get(account_id)
 
     def is_configured(self, account_id: str) -> bool:
@@ -146,8 +146,8 @@ def _configured(id: str, account: model.Account) -> Account:
             if user.caller_id.number or user.caller_id.name
         },
         integrator=account.integrator,
-        limits=_spent(account.limits.read(), Limits()),
-        breaker=_spent(account.breaker.read(), Breaker(Limits())),
+        limits=_unless_empty(account.limits.read(), Limits()),
+        breaker=_unless_empty(account.breaker.read(), Breaker(Limits())),
         language=account.language,
     )
 
@@ -161,6 +161,6 @@ def _of_users(fields: Mapping[bytes, bytes], kind: str, of: type[T]) -> dict[str
     }
 
 
-def _spent(configured: T, nothing: T) -> T | None:
-    """None for what bounds nothing."""
-    return None if configured == nothing else configured
+def _unless_empty(bounds: T, empty: T) -> T | None:
+    """Return limits or a breaker; None for those that bound nothing."""
+    return None if bounds == empty else bounds

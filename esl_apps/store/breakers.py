@@ -68,7 +68,7 @@ class Breakers:
         self._client = client
         self._node = node
         self._tell = tell
-        self._told = on_trip
+        self._on_trip = on_trip
         self._trip = Script(client, "breaker_trip")
         self._reset = Script(client, "breaker_reset")
         self._tripped: dict[str, Trip] | None = None
@@ -169,7 +169,7 @@ class Breakers:
 
     def _learn(self, scope: str, trip: Trip) -> None:
         log.warning("breaker_tripped", extra={"scope": scope, "why": trip.why, "by": trip.by})
-        self._told(scope, trip)
+        self._on_trip(scope, trip)
 
     def _vanished(self, scope: str, trip: Trip, found: dict[str, Trip]) -> None:
         """Handle a breaker that Redis no longer has. If the log has no reset of it, Redis lost it or was down when it

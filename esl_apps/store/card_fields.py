@@ -21,7 +21,7 @@ SPELLINGS = {"max_concurent_calls_per_user": "max_concurrent_calls_per_user", "c
 FIELDS = ("pin", "cid", "user_id", "active", "retain_cid", "max_concurrent_calls_per_user", "comment", "language")
 
 
-def _spelled(fields: Mapping[str, Any], faults: list[Fault]) -> dict[str, Any]:
+def spelled(fields: Mapping[str, Any], faults: list[Fault]) -> dict[str, Any]:
     """The fields under our names. Fields of the API's own answers and of CouchDB are ignored."""
     given: dict[str, Any] = {}
     for name, value in fields.items():
@@ -71,7 +71,8 @@ def _language(value: object, name: str, faults: list[Fault]) -> str | None:
     return None
 
 
-_CHECKS = {
+#: How each field is read, but ``pin`` and ``cid``: ``(value, name, faults)`` → the value, or a further fault.
+CHECKS = {
     "user_id": _user_id,
     "active": _boolean,
     "retain_cid": _boolean,

@@ -34,7 +34,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CARD
 from esl_apps.store import documents, keys
 from esl_apps.store.accounts import AccountStore
-from esl_apps.store.card_fields import _CHECKS, PIN, _spelled
+from esl_apps.store.card_fields import CHECKS, PIN, spelled
 from esl_apps.store.errors import read_text
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
@@ -120,9 +120,9 @@ class CardStore(AccountStore):
 
     def by_number(self, e164: str) -> Card | None:
         """The card of a caller number (E.164 digits, or an extension), active or not. One HGET for most numbers."""
-        one = subscriber(e164)
-        card = self._by_claim("c" + one)
-        if card is None and one != e164:
+        canonical = subscriber(e164)
+        card = self._by_claim("c" + canonical)
+        if card is None and canonical != e164:
             # A card from before all forms of a subscriber's number were one.
             card = self._by_claim("c" + e164)
         return card
@@ -246,20 +246,20 @@ class CardStore(AccountStore):
     def _draft(self, fields: Mapping[str, Any], base: _Document, claim: str | None) -> tuple[str, _Document]:
         """Apply ``fields`` to ``base``. Return the claim (``claim`` if the fields name none) and the document."""
         faults: list[Fault] = []
-        given = _spelled(fields, faults)
+        given = spelled(fields, faults)
         if "pin" in given or "cid" in given:
             claim = self._claim(given, claim, faults)
         if claim is None and not faults:
             faults.append(Fault("cccp", "required", "expected pin or cid"))
         changes = {
-            name: check(given[name], name, faults) for name, check in _CHECKS.items() if given.get(name) is not None
+            name: check(given[name], name, faults) for name, check in CHECKS.items() if given.get(name) is not None
         }
         language = changes.get("language")
         if language is not None and self._languages is not None and language not in self._languages:
             faults.append(Fault("language", "enum", f"expected one of {', '.join(self._languages)}"))
         # A client sends null to remove a value.
         defaults = _Document(base.id, base.account_id)
-        changes |= {name: getattr(defaults, name) for name in _CHECKS if name in given and given[name] is None}
+        changes |= {name: getattr(defaults, name) for name in CHECKS if name in given and given[name] is None}
         if faults:
             raise Refused(faults)
         assert claim is not None
@@ -291,17 +291,17 @@ class CardStore(AccountStore):
 
 
 def _card(claim: str, raw: bytes) -> Card:
-    one = documents.decode(CARD, raw, _Document)
+    document = documents.decode(CARD, raw, _Document)
     return Card(
-        id=one.id,
-        account_id=one.account_id,
-        user_id=one.user_id,
+        id=document.id,
+        account_id=document.account_id,
+        user_id=document.user_id,
         cid=claim[1:] if claim.startswith("c") else None,
-        active=one.active,
-        retain_cid=one.retain_cid,
-        max_concurrent_calls_per_user=one.max_concurrent_calls_per_user,
-        comment=one.comment,
-        language=one.language,
+        active=document.active,
+        retain_cid=document.retain_cid,
+        max_concurrent_calls_per_user=document.max_concurrent_calls_per_user,
+        comment=document.comment,
+        language=document.language,
         claim=claim,
     )
 
