@@ -36,7 +36,7 @@ from esl_apps.operations.breakers import thresholds
 from esl_apps.process.mounts import remote_type
 from esl_apps.prompts import COMPLETE, missing, prompt_path, recorded
 from esl_apps.store import redis_client, server
-from esl_apps.store.webhook_queue import configured
+from esl_apps.store.webhook_queue import targets
 
 OK, WARN, FAIL = "ok", "WARN", "FAIL"
 #: Seconds for a switch to answer. One that refuses the connection is reported at once.
@@ -290,15 +290,15 @@ def _redis(config: Config) -> Iterator[Result]:
 
 def _webhooks(config: Config) -> Iterator[Result]:
     """Connect to the receivers, and post nothing."""
-    for one in configured(config):
-        what = f"webhook {one.webhook.name}"
+    for target in targets(config):
+        what = f"webhook {target.webhook.name}"
         try:
-            with _announced(f"{what} at {one.host}"):
-                address = poster(one.webhook, Resolver(1)).try_connection()
+            with _announced(f"{what} at {target.host}"):
+                address = poster(target.webhook, Resolver(1)).try_connection()
         except Failed as error:
             yield Result(what, FAIL, str(error))
         else:
-            yield Result(what, OK, f"{one.host}: connects to {address}")
+            yield Result(what, OK, f"{target.host}: connects to {address}")
 
 
 def _folders(config: Config) -> Iterator[Result]:

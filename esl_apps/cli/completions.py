@@ -70,7 +70,7 @@ def fish(root: Parser) -> str:
         if _positional_path(sub):
             lines.append(f"{here} -F")
         for option in options(sub):
-            spelled = " ".join(f"-l {one[2:]}" if one.startswith("--") else f"-s {one[1:]}" for one in option.names)
+            spelled = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names)
             value = " -r" if option.takes_value else ""
             value += " -F" if option.path else f" -a '{' '.join(option.choices)}'" if option.choices else ""
             lines.append(f"{here} {spelled}{value} -d {_quoted(option.help)}")

@@ -18,7 +18,7 @@ from esl_apps.net.resolver import Resolver
 from esl_apps.node.webhooks import poster
 from esl_apps.operations import webhooks
 from esl_apps.store import membership, redis_client
-from esl_apps.store.webhook_queue import Configured
+from esl_apps.store.webhook_queue import Target
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
@@ -34,11 +34,11 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         print_error(f"webhook {arguments.action}: expected a NAME")
         return Exit.WRONG
     try:
-        one = webhooks.find(config, arguments.name)
+        target = webhooks.find(config, arguments.name)
     except LookupError as error:
         print_error(f"{arguments.name}: {error}")
         return Exit.FAILED
-    return _test(one, arguments) if arguments.action == "test" else _replay(config, one, arguments)
+    return _test(target, arguments) if arguments.action == "test" else _replay(config, target, arguments)
 
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:
@@ -57,11 +57,11 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _test(one: Configured, arguments: argparse.Namespace) -> int:
+def _test(target: Target, arguments: argparse.Namespace) -> int:
     """Post a signed message of type ``test`` from this machine, past the queue."""
-    webhook = one.webhook
+    webhook = target.webhook
     id = f"test_{secrets.token_hex(8)}"
-    body = msgspec.json.encode({"type": "test", "payload": {"webhook": webhook.name, "integrator": one.integrator}})
+    body = msgspec.json.encode({"type": "test", "payload": {"webhook": webhook.name, "integrator": target.integrator}})
     keys = [key_of(secret) for secret in webhook.secrets]
     began = time.monotonic()
     status, reason = None, ""
@@ -83,13 +83,13 @@ def _test(one: Configured, arguments: argparse.Namespace) -> int:
     return Exit.FAILED if reason else Exit.OK
 
 
-def _replay(config: Config, one: Configured, arguments: argparse.Namespace) -> int:
+def _replay(config: Config, target: Target, arguments: argparse.Namespace) -> int:
     if arguments.since is None:
         print_error("webhook replay: expected --since, as 2h or 2026-11-29T12:00")
         return Exit.WRONG
-    waiting = webhooks.replay(redis_client.connect(config.redis.url), one, arguments.since)
+    waiting = webhooks.replay(redis_client.connect(config.redis.url), target, arguments.since)
     if arguments.json:
-        print_json({"name": one.webhook.name, "since": arguments.since, "waiting": waiting})
+        print_json({"name": target.webhook.name, "since": arguments.since, "waiting": waiting})
     else:
-        print(f"{one.webhook.name}: {waiting} notifications wait to be delivered")
+        print(f"{target.webhook.name}: {waiting} notifications wait to be delivered")
     return Exit.OK

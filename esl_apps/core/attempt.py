@@ -238,7 +238,9 @@ class Attempt(CallFields, eq=False):
             at = getattr(self, name)
             if at is not None:
                 setattr(self, name, at + seconds)
-        self.timeline = [Moment(milliseconds(one.at + seconds), one.what, one.detail) for one in self.timeline]
+        self.timeline = [
+            Moment(milliseconds(moment.at + seconds), moment.what, moment.detail) for moment in self.timeline
+        ]
 
     def save(self) -> None:
         """Make what is known of it outlive this process."""

@@ -34,5 +34,5 @@ class Proof:
     def is_given_by(self, answer: Event) -> bool:
         # The hash that FreeSWITCH has. A search is hindered by the secret's length alone, hence 16 characters at least.
         given = answer.data.strip().encode()
-        hashes = [hashlib.md5(f"{self._nonce}{one}".encode(), usedforsecurity=False) for one in self._secrets]
-        return any(hmac.compare_digest(given, one.hexdigest().encode()) for one in hashes)
+        hashes = [hashlib.md5(f"{self._nonce}{secret}".encode(), usedforsecurity=False) for secret in self._secrets]
+        return any(hmac.compare_digest(given, digest.hexdigest().encode()) for digest in hashes)

@@ -182,10 +182,10 @@ def replay_webhook(port: AdminPort, name: str, since: float, by: str) -> int:
     """Return how many notifications wait now. :raises Problem: 404."""
     services = port.services
     try:
-        one = webhooks.find(services.policy.config, name)
+        target = webhooks.find(services.policy.config, name)
     except LookupError as error:
         raise problem(404, "not_found", str(error), "name") from None
-    waiting = webhooks.replay(services.redis, one, since)
+    waiting = webhooks.replay(services.redis, target, since)
     note_action(by, "webhook_replay", name)
     return waiting
 

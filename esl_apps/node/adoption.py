@@ -217,10 +217,10 @@ class Adoption(background.Kept):
                 return
         log.warning("call_adopted", extra={"call_ref": ref, "app": call.app, "from": name})
         services.metrics.adopted.inc()
-        switch = next((one for one in services.switches if one.name == call.switch), services.switches[0])
+        switch = next((switch for switch in services.switches if switch.name == call.switch), services.switches[0])
         if call.core_uuid is not None:
             # The name may be a guess of a process that didn't know the switch again after its restart.
-            switch = next((one for one in services.switches if one.core_uuid == call.core_uuid), switch)
+            switch = next((switch for switch in services.switches if switch.core_uuid == call.core_uuid), switch)
         if switch.name == call.switch:
             switch.also_hear(f"variable_esl_node {name}")
         live = services.calls.adopt(call, switch)
@@ -303,4 +303,4 @@ class Adoption(background.Kept):
         start = self._refreshed if self._refreshed < len(live) else 0
         part = live[start : start + count]
         self._refreshed = start + len(part)
-        services.store.refresh([(one.attempt.call_ref, one.attempt.integrator or "") for one in part])
+        services.store.refresh([(call.attempt.call_ref, call.attempt.integrator or "") for call in part])

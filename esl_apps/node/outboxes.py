@@ -46,7 +46,10 @@ class Outboxes:
         by_url: dict[str, Lanes] = {}
         self._by_integrator: dict[str | None, Lanes] = {}
         targets: list[tuple[str | None, str]] = [(None, config.redis.url)]
-        targets += [(one.name, one.redis.url if one.redis else config.redis.url) for one in config.integrators]
+        targets += [
+            (integrator.name, integrator.redis.url if integrator.redis else config.redis.url)
+            for integrator in config.integrators
+        ]
         try:
             for name, url in targets:
                 if url not in by_url:
@@ -85,7 +88,9 @@ class Outboxes:
     def overflows(self) -> list[str]:
         """Why no more calls can be taken: their records could be kept nowhere."""
         return [
-            f"outbox {one.name}: the disk is full and Redis takes no records" for one in self._each if one.overflows
+            f"outbox {outbox.name}: the disk is full and Redis takes no records"
+            for outbox in self._each
+            if outbox.overflows
         ]
 
     def drain(self, seconds: float) -> None:

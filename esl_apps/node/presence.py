@@ -111,10 +111,10 @@ def look(
     said = [greenlet.value or _Said() for greenlet in asked]
     gevent.killall(asked, block=False)
     refs = [attempt.call_ref for attempt in own if attempt.integrator == integrator]
-    refs += [ref for one in said for ref in one.calls]
-    busy = True if own else _any([one.busy for one in said])
+    refs += [ref for answer in said for ref in answer.calls]
+    busy = True if own else _any([answer.busy for answer in said])
     return Presence(
-        _any([one.registered for one in said]),
+        _any([answer.registered for answer in said]),
         UNKNOWN if busy is None else BUSY if busy else IDLE,
         list(dict.fromkeys(refs)),
     )
@@ -159,7 +159,7 @@ class _Question:
             if self._contact is not None:
                 said.registered = not self._api(switch, f"sofia_contact {self._contact}").startswith("error/")
             # The list lags behind: it has calls of a moment ago that have ended.
-            found = [one for one in self.channels(switch) if self._is_up(switch, one)]
+            found = [channel for channel in self.channels(switch) if self._is_up(switch, channel)]
             said.busy = bool(found)
             if self._integrator:
                 said.calls = [ref for channel in found if (ref := self._ref(switch, channel))]
@@ -181,13 +181,13 @@ class _Question:
 
     def _theirs(self, switch: Switch, channels: Sequence[_Channel]) -> Iterator[_Channel]:
         """Yield the channels of the agent's own phones."""
-        named = [one for one in channels if one.name.split("/", 2)[-1].startswith(f"{self._agent}@")]
-        marked = [one for one in channels if one.presence_data == mark_of(self._agent)]
+        named = [channel for channel in channels if channel.name.split("/", 2)[-1].startswith(f"{self._agent}@")]
+        marked = [channel for channel in channels if channel.presence_data == mark_of(self._agent)]
         yield from marked
-        for one in [one for one in named if one not in marked][:_MOST]:
+        for channel in [channel for channel in named if channel not in marked][:_MOST]:
             # A phone that was called has its name from its registration; a caller writes their own.
-            if one.direction == "outbound" or self._of(switch, one, "sip_auth_username") == self._agent:
-                yield one
+            if channel.direction == "outbound" or self._of(switch, channel, "sip_auth_username") == self._agent:
+                yield channel
 
     def _is_up(self, switch: Switch, channel: _Channel) -> bool:
         return self._api(switch, f"uuid_exists {channel.uuid}").strip() == "true"

@@ -15,8 +15,8 @@ def timeline(call: dict[str, Any]) -> list[str]:
         f"{call['call_ref']}  {call['app']}  {call['agent'] or '-'} -> {call['callee'] or '-'}"
         f"  shown {call['outbound_id'] or '-'}  contact_ref {call['contact_ref']}"
     ]
-    moments = [(one["at"], one["state"], one["detail"]) for one in call["timeline"]]
-    moments += [(one["at"], f"  {one['what']}", one["detail"]) for one in call["decisions"]]
+    moments = [(entry["at"], entry["state"], entry["detail"]) for entry in call["timeline"]]
+    moments += [(entry["at"], f"  {entry['what']}", entry["detail"]) for entry in call["decisions"]]
     start = call["timeline"][0]["at"]
     for at, what, detail in sorted(moments, key=lambda moment: moment[0]):
         lines.append(f"{at - start:9.3f}  {what:<18} {detail}".rstrip())

@@ -124,7 +124,9 @@ class SwitchPool:
         """The switch for the next call, neither a paused one nor one named in ``tried``; None if none is connected. The
         call counts as placed there."""
         without = {*tried, *self.paused}
-        there = [one for one in self.health.values() if one.switch.connected and one.switch.name not in without]
+        there = [
+            health for health in self.health.values() if health.switch.connected and health.switch.name not in without
+        ]
         if not there:
             return None
         if len(there) > 1:

@@ -227,8 +227,8 @@ class Transferring:
         old, switch = live.attempt, live.switch
         set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan(old.language))
         # The leg that leaves may end after the new call has begun, which hears of its session's B-legs.
-        for one in (old.aleg_uuid, old.bleg_uuid):
-            switch.api(f"uuid_setvar {one} esl_bleg")
+        for uuid in (old.aleg_uuid, old.bleg_uuid):
+            switch.api(f"uuid_setvar {uuid} esl_bleg")
         if old.recording != talk.OFF:
             switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
         if old.muted:
@@ -299,7 +299,7 @@ def _undo(old: Attempt, new: Attempt) -> None:
     named = old.ended and (old.transferred_to == ref or ref in old.apart)
     if not old.ended:
         old.transferred_to = None
-        old.apart = [one for one in old.apart if one != ref]
+        old.apart = [other for other in old.apart if other != ref]
     new.follows, new.closes = old.transferred_to != ref, named
 
 

@@ -28,7 +28,7 @@ from esl_apps.observe.metrics import Metrics
 from esl_apps.process import background
 from esl_apps.store.documents import WrongVersion
 from esl_apps.store.errors import Unreadable
-from esl_apps.store.webhook_queue import LEASE, Configured, Held, Next, Waiting, WebhookQueue, configured
+from esl_apps.store.webhook_queue import LEASE, Held, Next, Target, Waiting, WebhookQueue, targets
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Webhooks:
 
     def start(self) -> None:
         """Begin to deliver if there is anything to deliver to; also after a reload."""
-        wanted = {one.queue: one for one in configured(self._config())}
+        wanted = {target.queue: target for target in targets(self._config())}
         for queue, delivery in self._held.items():
             if queue in wanted:
                 delivery.configure(wanted[queue])
@@ -126,21 +126,23 @@ class Webhooks:
     def look(self) -> None:
         """Take and renew leases, and wake what has something to deliver. :raises StoreUnavailable: Redis is down."""
         self._hand_on()
-        wanted = {one.queue: one for one in configured(self._config()) if one.queue not in self._left_to_others}
+        wanted = {
+            target.queue: target for target in targets(self._config()) if target.queue not in self._left_to_others
+        }
         for queue in [queue for queue in self._held if queue not in wanted]:
             self._drop(queue)
             self._queue.release(queue)
         asked = time.monotonic()
-        for (queue, one), answer in zip(wanted.items(), self._queue.hold(list(wanted)), strict=True):
+        for (queue, target), answer in zip(wanted.items(), self._queue.hold(list(wanted)), strict=True):
             if isinstance(answer, Exception):
                 continue
             if answer is None:
                 if queue in self._held:
-                    log.info("webhook_handed_over", extra={"webhook": one.webhook.name})
+                    log.info("webhook_handed_over", extra={"webhook": target.webhook.name})
                     self._drop(queue)
                 continue
             if queue not in self._held:
-                self._held[queue] = self._begin(one)
+                self._held[queue] = self._begin(target)
             self._held[queue].held(asked + LEASE - EVERY, answer)
 
     def _hand_on(self) -> None:
@@ -152,10 +154,10 @@ class Webhooks:
             if delivery.unreached and not self._alone():
                 self._left_to_others[queue] = now + 3 * EVERY
 
-    def _begin(self, one: Configured) -> Delivery:
+    def _begin(self, target: Target) -> Delivery:
         assert self._resolver is not None
-        log.info("webhook_taken", extra={"webhook": one.webhook.name})
-        delivery = Delivery(one, self._queue, self._resolver, self._metrics, self._tell, self._now)
+        log.info("webhook_taken", extra={"webhook": target.webhook.name})
+        delivery = Delivery(target, self._queue, self._resolver, self._metrics, self._tell, self._now)
         delivery.start()
         return delivery
 
@@ -168,16 +170,16 @@ class Delivery:
 
     def __init__(
         self,
-        one: Configured,
+        target: Target,
         queue: WebhookQueue,
         resolver: Resolver,
         metrics: Metrics,
         tell: Callable[..., None],
         now: Callable[[], float],
     ) -> None:
-        self.name = one.webhook.name
-        self._of = {"webhook": self.name, "integrator": one.integrator}
-        self._name = one.queue
+        self.name = target.webhook.name
+        self._of = {"webhook": self.name, "integrator": target.integrator}
+        self._name = target.queue
         self._queue = queue
         self._resolver = resolver
         self._metrics = metrics
@@ -209,10 +211,10 @@ class Delivery:
         self.resting = Flag()
         """Nothing is on its way."""
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._one = one
+        self._target = target
         self._keys: list[bytes] = []
-        self._poster = poster(one.webhook, resolver)
-        self.configure(one)
+        self._poster = poster(target.webhook, resolver)
+        self.configure(target)
         metrics.webhook_failing.labels(self.name).set_function(lambda: self._now() - self._since if self._since else 0)
         # Made now, so that both are 0 at first.
         self._delivered, self._failed = (
@@ -220,14 +222,14 @@ class Delivery:
         )
         metrics.webhook_set_aside.labels(self.name)
 
-    def configure(self, one: Configured) -> None:
+    def configure(self, target: Target) -> None:
         """Take up a configuration, which may be the same."""
-        if one != self._one:
+        if target != self._target:
             # A post on its way fails with this, and is tried again with the new configuration.
             self._poster.close()
-            self._poster = poster(one.webhook, self._resolver)
-        self._one = one
-        self._keys = [key_of(secret) for secret in one.webhook.secrets]
+            self._poster = poster(target.webhook, self._resolver)
+        self._target = target
+        self._keys = [key_of(secret) for secret in target.webhook.secrets]
         self._again.set()
         self.wake()
 
@@ -303,7 +305,7 @@ class Delivery:
         state = self._queue.read(self._name, BATCH)
         self.failures = state.failures
         self._since = state.since
-        off = self._one.is_off(state.off)
+        off = self._target.is_off(state.off)
         self._metrics.webhook_off.labels(self.name).set(off)
         if not state.entries:
             return 0.0
@@ -400,7 +402,7 @@ class Delivery:
         doubled = BACKOFF_FIRST * 2 ** min(failures + self._unnoted, 16)
         pause: float = min(BACKOFF_LAST, doubled) * random.uniform(0.5, 1.0)  # noqa: S311
         pause = max(pause, min(refusal.pause, BACKOFF_ASKED))
-        mark = self._one.url_mark if off else ""
+        mark = self._target.url_mark if off else ""
         try:
             since = self._queue.failed(self._name, refusal.status, refusal.words, off=mark, pause=pause)
         except StoreUnavailable:
@@ -427,7 +429,7 @@ class Delivery:
         if not state.since or state.since > limit:
             return
         count = 0
-        while old := [one for one in state.entries if one.at < limit]:
+        while old := [entry for entry in state.entries if entry.at < limit]:
             if not self._queue.set_aside(self._name, state.done, old[-1], len(old)):
                 break
             count += len(old)

@@ -123,7 +123,7 @@ class Supervisor:
         prefix = f"esl_apps.{secrets.token_hex(8)}"
         self._scrapes = [f"{prefix}.{number}" for number in range(1, count + 1)]
         self._sockets: dict[str, socket.socket] = {}
-        listed = [("node", config.node.listen), *((path, one.listen) for path, one in sections(config))]
+        listed = [("node", config.node.listen), *((path, section.listen) for path, section in sections(config))]
         for path, address in listed:
             try:
                 self._sockets[address] = listen(split_address(address), _BACKLOG)
@@ -156,8 +156,8 @@ class Supervisor:
         self._stopping = True
         self._service.stopping()
         # The workers close theirs as they drain. Left open here, the port would accept switches that no worker answers.
-        for one in self._sockets.values():
-            one.close()
+        for sock in self._sockets.values():
+            sock.close()
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
@@ -191,7 +191,7 @@ class Supervisor:
         try:
             share = Share(
                 number,
-                {address: one.fileno() for address, one in self._sockets.items()},
+                {address: sock.fileno() for address, sock in self._sockets.items()},
                 told,
                 self._alive[0],
                 self._scrapes,

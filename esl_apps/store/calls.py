@@ -323,7 +323,7 @@ class CallStore:
         listed = list(boots)
         answers = self._ask([("HVALS", keys.live(boot)) for boot in listed], [])
         return {
-            boot: [one for raw in in_turns("redis", found) if isinstance(one := _own_version(raw), Essence)]
+            boot: [call for raw in in_turns("redis", found) if isinstance(call := _own_version(raw), Essence)]
             for boot, found in zip(listed, answers, strict=True)
         }
 
@@ -343,8 +343,8 @@ class CallStore:
         listed = list(boots)
         answers = self._ask([("HGET", keys.live(boot), ref) for boot in listed], None)
         for boot, raw in zip(listed, answers, strict=True):
-            if raw is not None and (one := _essence(raw)) is not None:
-                return boot, one
+            if raw is not None and (call := _essence(raw)) is not None:
+                return boot, call
         return None
 
     def has(self, ref: str) -> bool:

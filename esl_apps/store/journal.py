@@ -299,7 +299,7 @@ class Journal:
                         yield after, line
             if after == before and after + 1 not in self._unwritten:
                 # Go on with what is behind the gap.
-                behind = [one for one in (*self._starts, *(n - 1 for n in self._unwritten)) if one > after]
+                behind = [start for start in (*self._starts, *(n - 1 for n in self._unwritten)) if start > after]
                 after = min(behind, default=self.written)
 
     def _lines_of(self, start: int) -> Iterator[bytes]:

@@ -99,7 +99,7 @@ class Lanes:
         """As :meth:`Outbox.drain`, for all of them at the same time."""
         draining = [background.once("outbox_drain", lane.drain, timeout) for lane in self]
         gevent.joinall(draining)
-        return all(one.value for one in draining)
+        return all(greenlet.value for greenlet in draining)
 
     def stop(self) -> None:
         # At the same time: each may wait for a bad disk.

@@ -279,9 +279,9 @@ class Outbox:
     # Entries that Redis may lose ----------------------------------------------------------------------
 
     def _keep(self, pushed: list[_Kept]) -> None:
-        for one in pushed:
-            kept = self._kept.setdefault(one.entry.list, deque(maxlen=KEPT))
-            kept.append(one)
+        for sent in pushed:
+            kept = self._kept.setdefault(sent.entry.list, deque(maxlen=KEPT))
+            kept.append(sent)
 
     def _watch(self) -> None:
         while True:
@@ -326,17 +326,17 @@ class Outbox:
     def _is_lost(self, name: str, kept: deque[_Kept]) -> bool:
         """Whether a mark is missing: of the entries pushed since the last look, and of the latest before them."""
         asked: list[_Kept] = []
-        for one in reversed(kept):
-            asked.append(one)
-            if one.seen or one.at < time.monotonic() - TRUSTED:
+        for sent in reversed(kept):
+            asked.append(sent)
+            if sent.seen or sent.at < time.monotonic() - TRUSTED:
                 break
         for i in range(0, len(asked), BATCH):
             batch = asked[i : i + BATCH]
-            marks = self._client.send_all([("GET", keys.pushed(name, one.entry.id)) for one in batch])
-            for one, mark in zip(batch, marks, strict=True):
-                if mark is None and one.at > time.monotonic() - TRUSTED:
+            marks = self._client.send_all([("GET", keys.pushed(name, sent.entry.id)) for sent in batch])
+            for sent, mark in zip(batch, marks, strict=True):
+                if mark is None and sent.at > time.monotonic() - TRUSTED:
                     return True
-                one.seen = True
+                sent.seen = True
         return False
 
     def _push_again(self, name: str, kept: deque[_Kept]) -> None:
@@ -344,8 +344,8 @@ class Outbox:
         lacking = list(kept)
         for i in range(0, len(lacking), BATCH):
             batch = lacking[i : i + BATCH]
-            for one, again in zip(batch, self._send([one.entry for one in batch]), strict=True):
-                one.seq, one.seen = again.seq, False
+            for sent, again in zip(batch, self._send([sent.entry for sent in batch]), strict=True):
+                sent.seq, sent.seen = again.seq, False
         log.info("redis_changed", extra={"outbox": self.name, "list": name, "asked again": len(lacking)})
 
     def _sync(self) -> None:

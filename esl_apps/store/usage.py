@@ -165,7 +165,11 @@ class UsageStore:
         tickets = [ticket for charge in charges for ticket in charge.tickets]
         answers = run_all(self._client, [self._asking(ticket, look=True) for ticket in tickets])
         return next(
-            (_refusal(one, answer) for one, answer in zip(tickets, answers, strict=True) if isinstance(answer, bytes)),
+            (
+                _refusal(ticket, answer)
+                for ticket, answer in zip(tickets, answers, strict=True)
+                if isinstance(answer, bytes)
+            ),
             None,
         )
 
@@ -203,7 +207,7 @@ class UsageStore:
             run_all(self._client, undo)
         if failed is not None:
             raise failed
-        tripped = [one for one in refused if one[0].bound.trips]
+        tripped = [(ticket, answer) for ticket, answer in refused if ticket.bound.trips]
         for ticket, answer in tripped:
             self._trip(ticket, answer.decode())
         return _refusal(*(tripped or refused)[0])
@@ -333,14 +337,14 @@ class UsageStore:
                 charge.provisional = charge.provisional and not charge.ended
             failed = self._return(back)
             found = list(asked.values())
-            taking = [self._taking(one) for one in found]
+            taking = [self._taking(shares) for shares in found]
             for i in range(0, len(taking), _BATCH):
                 answers = run_all(self._client, taking[i : i + _BATCH], strict=False)
-                for one, answer in zip(found[i : i + _BATCH], answers, strict=True):
+                for shares, answer in zip(found[i : i + _BATCH], answers, strict=True):
                     if isinstance(answer, StoreUnavailable):
                         failed.append(answer)
                     else:
-                        self._share(one, *(value.decode() for value in answer))
+                        self._share(shares, *(value.decode() for value in answer))
             # One key must not keep the others from being paid. Errors that may pass come first.
             raise_first(sorted(failed, key=lambda error: isinstance(error, Fault)))
 
@@ -349,25 +353,25 @@ class UsageStore:
         failed = []
         for i in range(0, len(back), _BATCH):
             batch = back[i : i + _BATCH]
-            runs = [self._returning(one.ticket, one.parts, counted=one.counted) for one in batch]
+            runs = [self._returning(given.ticket, given.parts, counted=given.counted) for given in batch]
             try:
                 answers = run_all(self._client, runs, strict=False)
             except StoreUnavailable as error:
-                for n, one in enumerate(back[i:]):
-                    one.keep(sure=n >= len(batch) or isinstance(error, (Unsent, Refused)))
+                for n, given in enumerate(back[i:]):
+                    given.keep(sure=n >= len(batch) or isinstance(error, (Unsent, Refused)))
                 raise
-            for one, answer in zip(batch, answers, strict=True):
+            for given, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, StoreUnavailable):
                     failed.append(answer)
                     if isinstance(answer, Refused):
-                        one.keep(sure=True)
+                        given.keep(sure=True)
         return failed
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:
         # After a reload some calls may have an older limit. The lowest applies.
         texts = [ticket.bound.limits.texts for ticket, _owed, _wanted in asked]
         _calls_an_hour, _calls_a_day, an_hour, a_day = zip(*texts, strict=True)
-        owed, wanted = sum(one[1] for one in asked), sum(one[2] for one in asked)
+        owed, wanted = sum(owed for _ticket, owed, _wanted in asked), sum(wanted for _ticket, _owed, wanted in asked)
         key = asked[0][0].bound.key
         args = self._now(), _lowest(an_hour), _lowest(a_day), f"{owed:.3f}", f"{wanted:.3f}"
         return self._take.on((keys.usage_sums(key),), args)

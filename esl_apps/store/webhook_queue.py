@@ -38,8 +38,8 @@ FORGET = 60 * 86400
 _TYPE = re.compile(r'\{"type":"([a-z0-9]+)"')
 
 
-class Configured(NamedTuple):
-    """A webhook of the configuration."""
+class Target(NamedTuple):
+    """A webhook of the configuration, with the integrator whose notifications it delivers."""
 
     integrator: str
     webhook: Webhook
@@ -63,10 +63,10 @@ class Configured(NamedTuple):
         return mark == self.url_mark
 
 
-def configured(config: Config) -> Iterator[Configured]:
+def targets(config: Config) -> Iterator[Target]:
     for integrator in config.integrators:
         for webhook in integrator.webhooks:
-            yield Configured(integrator.name, webhook)
+            yield Target(integrator.name, webhook)
 
 
 class Held(NamedTuple):
@@ -121,7 +121,7 @@ class Next(NamedTuple):
     due: float
     """When the next attempt is due, by Redis's clock; 0.0 if the last one succeeded."""
     off: str
-    """:attr:`Configured.url_mark` of the URL that answered 410."""
+    """:attr:`Target.url_mark` of the URL that answered 410."""
     entries: Sequence[Waiting]
 
 
@@ -165,7 +165,7 @@ class WebhookQueue:
             for queue in queues
         ]
         answers = run_all(self._client, runs, strict=False)
-        return [one if isinstance(one, Exception) else _held(*one) if one else None for one in answers]
+        return [answer if isinstance(answer, Exception) else _held(*answer) if answer else None for answer in answers]
 
     def release(self, queue: str) -> None:
         self._release([keys.webhook_lease(queue)], [self._boot])

@@ -103,8 +103,8 @@ def _skip(text: str, at: int) -> int:
 
 def _unwrapped(value: object) -> Iterator[Document | str]:
     if isinstance(value, list):
-        for one in value:
-            yield from _unwrapped(one)
+        for item in value:
+            yield from _unwrapped(item)
     elif not isinstance(value, dict):
         yield "expected a document"
     elif "_id" in value:

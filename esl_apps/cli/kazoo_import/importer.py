@@ -90,7 +90,7 @@ class Importer:
                 yield Result(LEFT, _name(where, document), str(left))
             except _Bad as bad:
                 yield Result(FAILED, _name(where, document), str(bad))
-        self._out_of_use = {str(one["_id"]) for _where, one in sorted_by_kind["account"] if _gone(one)}
+        self._out_of_use = {str(document["_id"]) for _where, document in sorted_by_kind["account"] if _gone(document)}
         for kind, some in sorted_by_kind.items():
             for where, document in some:
                 yield self._take(kind, where, document)
@@ -346,7 +346,11 @@ def _realm(document: Document, notes: list[str]) -> str:
 
 def _with_owner(documents: list[tuple[str, Document]]) -> list[tuple[str, Document]]:
     """Return the documents, those that don't say whose they are with the only account of this run."""
-    owners = {str(one["_id"]) for _where, one in documents if one.get("pvt_type") == "account" and "_id" in one}
+    owners = {
+        str(document["_id"])
+        for _where, document in documents
+        if document.get("pvt_type") == "account" and "_id" in document
+    }
     if len(owners) != 1:
         return documents
     owner = owners.pop()

@@ -26,7 +26,7 @@ from esl_apps.node.webhooks import Webhooks
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store import keys, redis_client
 from esl_apps.store.errors import NoAnswer, Refused
-from esl_apps.store.webhook_queue import Held, WebhookQueue, configured
+from esl_apps.store.webhook_queue import Held, WebhookQueue, targets
 from tests.support.bench import Breakable, node_config
 from tests.support.node import RedisServer
 from tests.support.peer import eventually
@@ -262,7 +262,7 @@ def test_pause_grows_and_is_the_one_asked_for(bed: Bed, monkeypatch: pytest.Monk
     bed.push()
     node = bed.nodes[0]
     bed.config = node.config = bed.configured(hook(to))
-    (one,) = configured(bed.config)
+    (one,) = targets(bed.config)
     made = module.Delivery(
         one, WebhookQueue(node.client, "boot0", bed.now), Resolver(1), node.metrics, bed.tell, bed.now
     )
@@ -288,7 +288,7 @@ def test_pause_grows_while_redis_refuses_to_note_failures(bed: Bed, monkeypatch:
     bed.begin()
     bed.push(2)
     node = bed.nodes[0]
-    (one,) = configured(bed.configured(hook(to)))
+    (one,) = targets(bed.configured(hook(to)))
     made = module.Delivery(
         one, WebhookQueue(node.client, "boot0", bed.now), Resolver(1), node.metrics, bed.tell, bed.now
     )
@@ -490,7 +490,7 @@ def test_process_that_was_suspended_posts_nothing_more(bed: Bed, monkeypatch: py
 
 def test_failure_of_a_process_without_its_lease_is_not_noted(bed: Bed) -> None:
     to = bed.receiver(answer(410))
-    (one,) = configured(bed.configured(hook(to)))
+    (one,) = targets(bed.configured(hook(to)))
     bed.push()
     queue = WebhookQueue(redis_client.connect(bed.redis.url), "old", bed.now)
     delivery = module.Delivery(one, queue, Resolver(1), Metrics(), bed.tell, bed.now)
@@ -542,7 +542,7 @@ def test_redis_that_is_away_repeats_at_most_what_was_not_marked(bed: Bed) -> Non
 def test_process_without_a_lease_posts_nothing(bed: Bed) -> None:
     to = bed.receiver()
     bed.push()
-    (one,) = configured(bed.configured(hook(to)))
+    (one,) = targets(bed.configured(hook(to)))
     queue = WebhookQueue(redis_client.connect(bed.redis.url), "boot", bed.now)
     made = module.Delivery(one, queue, Resolver(1), Metrics(), bed.tell, bed.now)
     assert made.step() == module.EVERY
