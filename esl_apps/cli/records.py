@@ -11,6 +11,7 @@ from typing import Any
 from esl_apps.cli.output import print_error, print_json, printable
 from esl_apps.cli.parser import near
 from esl_apps.config.model import Config
+from esl_apps.core import terms
 from esl_apps.core.written_number import texts
 from esl_apps.operations import records
 from esl_apps.operations.record_table import table
@@ -41,12 +42,16 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _warn(config: Config, arguments: argparse.Namespace) -> None:
-    """Name an integrator that isn't configured. It isn't an error: one that was removed has records still."""
+    """Name what no record can have. An integrator that isn't configured is no error: one that was removed has records
+    still."""
     integrators = ["", *(integrator.name for integrator in config.integrators)]
     if arguments.integrator is not None and arguments.integrator not in integrators:
         print_error(
             f"no integrator {arguments.integrator} in the configuration{near(arguments.integrator, integrators)}"
         )
+    reason = arguments.end_reason
+    if reason is not None and reason not in terms.END_REASONS:
+        print_error(f"no call ends with {reason}{near(reason, terms.END_REASONS)}")
 
 
 def _pages(config: Config, arguments: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:

@@ -10,6 +10,13 @@ STATES = (QUEUED, RINGING, AGENT_RINGING, AGENT_ANSWERED, CALLEE_RINGING, BRIDGE
 ANSWERED, CANCELLED, ABANDONED = "answered", "cancelled", "abandoned"
 REJECTED, LOST = "rejected", "lost"
 AGENT_UNCONFIRMED = "agent_unconfirmed"
+#: The values of ``end_reason``.
+END_REASONS = (
+    ANSWERED,
+    *("agent_no_answer", "agent_busy", "agent_failed", AGENT_UNCONFIRMED),
+    *("callee_no_answer", "callee_busy", "callee_failed"),
+    *(CANCELLED, ABANDONED, REJECTED, LOST),
+)
 
 AGENT, CALLEE, API, SYSTEM = "agent", "callee", "api", "system"
 

@@ -34,6 +34,9 @@ def chosen(req: falcon.Request, plan: NumberPlan) -> Chosen:
     if since is not None and until is not None and until < since:
         raise problem(422, "value", "expected a time after from", "to")
     fields = [(name, value) for param, name in _FIELDS.items() if (value := req.get_param(param)) is not None]
+    reason = dict(fields).get("end_reason", terms.ANSWERED)
+    if reason not in terms.END_REASONS:
+        raise problem(422, "value", f"expected one of {', '.join(terms.END_REASONS)}", "end_reason")
     number = req.get_param("number")
     numbers = () if number is None else texts(number, plan)
     return Chosen(since, until, fields, numbers, list(metadata_of(req).items()))
@@ -103,7 +106,7 @@ PARAMETERS = (
     in_query("to", float, "Unix seconds: calls that began before"),
     in_query("agent", str, "The record's `extension`"),
     in_query("number", str, "As it was dialled, in E.164, or in any other way of writing"),
-    in_query("end_reason", str, f"As `{terms.ANSWERED}`"),
+    in_query("end_reason", {"type": "string", "enum": list(terms.END_REASONS)}),
     in_query("contact_ref", str),
     in_query(METADATA, str, "Calls whose `metadata` has this text under NAME"),
     in_query("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}),

@@ -49,6 +49,13 @@ def test_records_name_an_unknown_integrator(run: Run, settings: Settings) -> Non
     assert "no integrator" not in run("records", "-c", settings.written(), "--integrator", "").err
 
 
+def test_records_name_an_unknown_end_reason(run: Run, settings: Settings) -> None:
+    ran = run("records", "-c", settings.written(), "--end-reason", "answerd")
+    assert (ran.status, ran.out) == (0, "")
+    assert ran.err.splitlines()[0] == "esl-apps: no call ends with answerd; did you mean answered?"
+    assert "no call" not in run("records", "-c", settings.written(), "--end-reason", "callee_busy").err
+
+
 def test_records_have_one_format(run: Run, settings: Settings) -> None:
     ran = run("records", "-c", settings.written(), "--json", "--csv")
     assert (ran.status, ran.out) == (2, "")

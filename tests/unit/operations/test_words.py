@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
+from esl_apps.core import terms
 from esl_apps.operations import words
+
+
+def test_words_of_an_end_are_for_every_reason() -> None:
+    assert tuple(words._ENDS) == terms.END_REASONS
 
 
 def call(app: str = "click-dial", **fields: Any) -> dict[str, Any]:
