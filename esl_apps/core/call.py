@@ -109,6 +109,10 @@ class Bridged:
     legs: Sequence[Leg] = ()
     """All legs, if a user was named for them. (Since version 1.2.)"""
 
+    def __post_init__(self) -> None:
+        if not self.answered:
+            self.cause = causes.NAMES.get(self.code, self.cause)
+
     @property
     def gateway_failed(self) -> bool:
         """Whether the gateway failed, not the callee: the next one of a list is worth a try."""

@@ -113,6 +113,10 @@ Q850: dict[str, int] = {
     "SYSTEM_SHUTDOWN": 41,
 }
 
+#: Q.850 → FreeSWITCH's name, of which the switch makes the SIP status and the Reason header of a refusal. It tells its
+#: own causes otherwise: 484 and cause 16 of an unknown gateway, say.
+NAMES = {number: name for name, number in reversed(Q850.items())}
+
 #: SIP status of a refusal → Q.850, by RFC 3398, section 8.2.6.1. Added are statuses that it leaves open (487, 488, 606)
 #: or that are younger: identity (RFC 8224 and 5079), unwanted (RFC 8197), rejected (RFC 8688).
 SIP: dict[int, int] = {

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from esl_apps.node.switch_pool import FAULTS
-from tests.rig.base import Rig, Script, eventually
+from tests.rig.base import Rig, Script, ended, eventually
 from tests.support.callers import CALLEE, CALLER, DISA, disa_config
-from tests.support.node import Node, RedisServer, request
+from tests.support.node import Node, RedisServer, configuration, request
 
 DID = "27115550000"
 INBOUND = "enigma:notifications:inbound"
@@ -31,6 +31,22 @@ def routed(rig: Rig, node: Node) -> None:
 def told(redis: RedisServer) -> tuple[str, int, str]:
     record = redis.pop()
     return record["end_reason"], record["end_code"], record["hung_up_by"]
+
+
+def test_phone_is_refused_with_the_cause_of_the_record(rig: Rig, redis: RedisServer) -> None:
+    """FreeSWITCH's own word for an unknown gateway is 484, as if the number were too short."""
+    rig.reset()
+    config = configuration(rig, redis)
+    config["dial"]["external"] = ["sofia/gateway/nosuch/{number}"]
+    node = Node(config)
+    try:
+        rig.route(CALLEE, "click2dial", config["node"]["listen"])
+        leg = rig.phone("1000").dial(CALLEE, {"X-Teleforge-Outbound-ID": "27115550000"})
+        assert ended(leg).status == 503
+        assert leg.leg.headers["reason"][0].startswith("Q.850;cause=38")
+        assert told(redis) == ("callee_failed", 38, "callee")
+    finally:
+        assert node.stop() == 0
 
 
 # Silent and telling refusals -----------------------------------------------------------------------

@@ -459,7 +459,7 @@ def test_bridge_that_fails_keeps_the_far_ends_code(call: Call) -> None:
 @pytest.mark.parametrize(
     ("capture", "cause", "q850"),
     [
-        ("outbound-bridge-unregistered.esl", "USER_NOT_REGISTERED", 20),
+        ("outbound-bridge-unregistered.esl", "SUBSCRIBER_ABSENT", 20),
         # Through a loopback channel, which doesn't pass the 486 on.
         ("outbound-bridge-busy.esl", "NORMAL_CLEARING", 16),
         ("outbound-bridge-no-answer.esl", "NO_ANSWER", 19),
