@@ -7,11 +7,11 @@ import getpass
 import os
 import socket
 import sys
-import time
 
 from msgspec import structs
 
-from esl_apps.cli.output import print_error, print_json
+from esl_apps.cli.output import print_error, print_json, print_line
+from esl_apps.cli.times import shown_time
 from esl_apps.config.model import Config
 from esl_apps.operations import breakers as operations
 from esl_apps.store import redis_client
@@ -42,13 +42,13 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         return 0
     for scope, trip in sorted(tripped.items()):
         ends = ", its calls were ended" if trip.end_calls else ""
-        print(f"TRIPPED {scope}: {trip.why}, by {trip.by}, {_utc(trip.at)} UTC{ends}")
+        print_line(f"TRIPPED {scope}: {trip.why}, by {trip.by}, {shown_time(trip.at, utc=True)} UTC{ends}")
     for scope, words in operations.thresholds(config).items():
         if scope not in tripped:
-            print(f"ok      {scope}: trips over {words}")
+            print_line(f"ok      {scope}: trips over {words}")
     for line in log:
         why = f": {line.why}" if line.why else ""
-        print(f"log     {_utc(line.at)} UTC  {line.scope} {line.what} by {line.by}{why}")
+        print_line(f"log     {shown_time(line.at, utc=True)} UTC  {line.scope} {line.what} by {line.by}{why}")
     print(f"{len(tripped)} tripped", file=sys.stderr)
     return 0
 
@@ -79,10 +79,6 @@ def _reset(config: Config, client: Client, arguments: argparse.Namespace) -> int
     else:
         print(f"{scope}: reset by {user}")
     return 0
-
-
-def _utc(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
 
 
 def _user() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from esl_apps.cli.output import print_error, print_json
+from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
 from esl_apps.node.snapshot import timeline
 from esl_apps.operations import captures
@@ -22,7 +22,7 @@ def run_calls(config: Config, arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json(call)
         else:
-            print(
+            print_line(
                 f"{call['call_ref']}  {call['state']:<15} {call['age']:7.1f} s  {call['app']:<12} "
                 f"{call['agent'] or '-'} -> {call['callee'] or '-'}  "
                 f"{call['integrator'] or '-'}  {call['switch'] or '-'}"
@@ -43,5 +43,6 @@ def run_trace(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(call)
     else:
-        print("\n".join([*timeline(call), *captures.lines(call, config.records.capture_url)]))
+        for line in [*timeline(call), *captures.lines(call, config.records.capture_url)]:
+            print_line(line)
     return 0

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
-from esl_apps.cli.output import print_error, print_json
+from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
 from esl_apps.store import redis_client
 from esl_apps.store.pin_guard import Locks
@@ -21,7 +21,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json(asdict(lock))
         else:
-            print(f"{lock.name:<40} {lock.seconds:6d} s left")
+            print_line(f"{lock.name:<40} {lock.seconds:6d} s left")
     if not arguments.json:
         print(f"{len(listed)} locked", file=sys.stderr)
     return 0

@@ -12,6 +12,11 @@ def print_json(item: Mapping[str, object]) -> None:
     print(json.dumps(item), flush=True)
 
 
+def print_line(text: str) -> None:
+    """Print a line for people. Part of it may come from a caller, a client or Redis."""
+    print(printable(text))
+
+
 def print_error(message: str) -> None:
     print(f"esl-apps: {printable(message)}", file=sys.stderr)
 

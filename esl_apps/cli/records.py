@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from esl_apps.cli.output import print_error, print_json, printable
+from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.cli.parser import near
+from esl_apps.cli.times import shown_time
 from esl_apps.config.model import Config
 from esl_apps.core import terms
 from esl_apps.core.written_number import texts
@@ -34,7 +34,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print_json(record)
             else:
-                print(printable(_line(record)))
+                print_line(_line(record))
     _warn(config, arguments)
     if not (arguments.csv or arguments.json):
         print(f"{count} records; records are kept for {config.records.keep_days} days", file=sys.stderr)
@@ -70,7 +70,7 @@ def _pages(config: Config, arguments: argparse.Namespace) -> Iterator[list[dict[
 
 
 def _line(record: dict[str, Any]) -> str:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["dialed_at"]))
+    at = shown_time(record["dialed_at"])
     return (
         f"{at}  {record['call_ref']}  {record['end_reason']:<16} {record['call_time']:5d} s  {record['ref']:<12} "
         f"{record['extension'] or '-'} -> {record['number'] or '-'}  {record['integrator'] or '-'}"

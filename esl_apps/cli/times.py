@@ -1,4 +1,4 @@
-"""Times as a person types them on the command line."""
+"""Times as a person types and reads them on the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from datetime import datetime
 
 _AGE = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def shown_time(at: float, *, utc: bool = False) -> str:
+    """Write a time that Redis has; a dash if no calendar has it."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at) if utc else time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return "-"
 
 
 def read_time(text: str, now: float | None = None) -> float:

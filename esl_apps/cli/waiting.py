@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from esl_apps.cli.output import print_error, print_json
+from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
 from esl_apps.node.policy import own_settings
 from esl_apps.operations import waiting
@@ -24,7 +24,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
             print_json(call)
         else:
             state = "being placed" if call["placing"] else f"in {call['due_in']:.1f} s"
-            print(f"{call['key']:<48} {state:>16}  {call['account'] or '-'}")
+            print_line(f"{call['key']:<48} {state:>16}  {call['account'] or '-'}")
     if not arguments.json:
         print(f"{len(listed)} waiting", file=sys.stderr)
     return 0

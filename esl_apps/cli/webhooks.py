@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json
+from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
 from esl_apps.core.webhooks import headers, key_of
 from esl_apps.net.post import Failed
@@ -51,7 +51,7 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
         oldest = f", the oldest for {view['oldest_seconds']:.0f} s" if view["oldest_seconds"] is not None else ""
         aside = f", {view['set_aside']} given up so far" if view["set_aside"] else ""
         why = f": {view['last_error']}" if view["last_error"] else ""
-        print(f"{view['name']:<24} {view['state']:<10} {view['depth']} wait{oldest}{aside}{why}")
+        print_line(f"{view['name']:<24} {view['state']:<10} {view['depth']} wait{oldest}{aside}{why}")
     if not arguments.json:
         print(f"{len(listed)} webhooks", file=sys.stderr)
     return Exit.OK

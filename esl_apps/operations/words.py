@@ -97,8 +97,11 @@ def end(call: Mapping[str, Any]) -> str:
     if rings_agents(call) and record["end_reason"] != ABANDONED:
         # The agents are rung first and are the ones who didn't answer; in the record they are A's party.
         first = second
-    words = _ENDS.get(record["end_reason"], record["end_reason"])
-    return str(words).format(first=_large(first), second=_large(second), second_small=second)
+    words = _ENDS.get(record["end_reason"])
+    if words is None:
+        # Another release may have others. A text from Redis is never a format.
+        return str(record["end_reason"])
+    return words.format(first=_large(first), second=_large(second), second_small=second)
 
 
 def hung_up_by(call: Mapping[str, Any]) -> str:

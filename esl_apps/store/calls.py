@@ -465,9 +465,7 @@ def _read(raw: bytes | None) -> dict[str, Any] | None:
     if raw is None:
         return None
     try:
-        documents.decode(CALL, raw, CallStatus)
-        # Decode all of it: the type skips fields that it doesn't name, and they may not be UTF-8.
-        return documents.decode_fields(CALL, raw)
+        return documents.decode_checked(CALL, raw, CallStatus)
     except WrongVersion:
         return None
     except Unreadable as error:

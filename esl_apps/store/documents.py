@@ -72,12 +72,14 @@ def encode(kind: Kind, document: Any, rest: Rest = NOTHING) -> bytes:
     return raw[:1] + b",".join(filter(None, (raw[1:-1], rest.members, mark))) + raw[-1:]
 
 
-def decode(kind: Kind, raw: bytes, of: type[T]) -> T:
+def decode(kind: Kind, raw: bytes | None, of: type[T]) -> T:
     """Return a document.
 
     :raises WrongVersion: it is of a version that this release doesn't read.
-    :raises Unreadable: it isn't a document of this kind.
+    :raises Unreadable: it isn't a document of this kind, or (None) isn't where another key says that it is.
     """
+    if raw is None:
+        raise Unreadable("redis: a stored document is missing")
     try:
         if _MARK in raw:
             kind.check(_version(raw))
@@ -93,6 +95,29 @@ def decode_fields(kind: Kind, raw: bytes) -> dict[str, Any]:
     found = decode(kind, raw, dict[str, Any])
     found.pop("v", None)
     return found
+
+
+def decode_checked(kind: Kind, raw: bytes, of: type[msgspec.Struct]) -> dict[str, Any]:
+    """As :func:`decode_fields`, of an object that is checked against a type. What it lacks has the type's default; what
+    the type doesn't know is there, too."""
+    checked = decode(kind, raw, of)
+    # All of it is decoded: the type skips members that it doesn't name, and they may not be UTF-8.
+    found = decode_fields(kind, raw)
+    _complete(found, checked)
+    return found
+
+
+def _complete(found: dict[str, Any], checked: msgspec.Struct) -> None:
+    for name in checked.__struct_fields__:
+        value = getattr(checked, name)
+        if name not in found:
+            if value is not msgspec.UNSET:
+                found[name] = value
+        elif isinstance(value, msgspec.Struct):
+            _complete(found[name], value)
+        elif isinstance(value, list) and value and isinstance(value[0], msgspec.Struct):
+            for item, inner in zip(found[name], value, strict=True):
+                _complete(item, inner)
 
 
 def check(kind: Kind, version: str | None) -> None:

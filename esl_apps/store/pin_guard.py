@@ -172,7 +172,8 @@ class Locks:
 
     def list(self) -> list[Lock]:
         """The locks that hold now, the next to open first."""
-        found = [part.decode() for part in self._list([keys.PIN_LOCKS], [self._now()])]
+        # Something else may have written there, which must hide no lock.
+        found = [part.decode("utf-8", "replace") for part in self._list([keys.PIN_LOCKS], [self._now()])]
         return [Lock(name, int(seconds)) for name, seconds in zip(found[::2], found[1::2], strict=True)]
 
     def lift(self, name: str) -> bool:

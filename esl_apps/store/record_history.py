@@ -15,7 +15,7 @@ import msgspec
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_events import Noted, written
-from esl_apps.core.notification import SessionRecord
+from esl_apps.core.notification import CallRecord, SessionRecord
 from esl_apps.core.reference import LENGTH
 from esl_apps.core.session_parts import Part, whole
 from esl_apps.core.versions import RECORD, SESSION_PART
@@ -215,6 +215,6 @@ def _edge(at: float) -> str:
 
 def _decoded(raw: bytes) -> dict[str, Any] | None:
     try:
-        return documents.decode_fields(RECORD, raw)
+        return documents.decode_checked(RECORD, raw, CallRecord)
     except Unreadable:
         return None

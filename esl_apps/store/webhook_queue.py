@@ -194,7 +194,7 @@ class WebhookQueue:
         nothing is noted. ``off``: as :attr:`Next.off`. ``pause``: seconds until the next attempt."""
         args = [self._clock(), status or "", error[:300], off, pause, self._boot]
         since = self._failed([keys.webhook_state(queue), keys.webhook_lease(queue)], args)
-        return None if since is None else float(since)
+        return None if since is None else number(since)
 
     def replay(self, queue: str, since: float) -> int:
         """Deliver all that was pushed after a time (Unix seconds) again; return how many entries wait now."""

@@ -269,8 +269,11 @@ def _templates() -> jinja2.Environment:
 
 
 def _clock(at: float) -> str:
-    """The time of day, in the node's time zone."""
-    return time.strftime("%H:%M:%S", time.localtime(at))
+    """The time of day, in the node's time zone; a dash for what Redis has and no clock shows."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return "-"
 
 
 def _lasting(seconds: float) -> str:

@@ -13,6 +13,7 @@ from esl_apps.core.reference import new_ref
 from esl_apps.store import record_history, redis_client
 from esl_apps.store.record_history import HistoryOutbox
 from tests.support.node import RedisServer
+from tests.support.records import record_of
 from tests.unit.cli.conftest import Run, Settings
 
 NOW = 1_700_000_000.0
@@ -27,8 +28,8 @@ def kept(settings: Settings, redis: RedisServer, tmp_path: Path) -> list[str]:
     for at, reason in ((NOW, "answered"), (NOW + 3600, "callee_busy")):
         ref = new_ref(at)
         found.append(ref)
-        fields = {"call_ref": ref, "dialed_at": at, "end_reason": reason, "call_time": 7, "ref": "disa"}
-        fields |= {"extension": "0825556666", "number": "=1+1"}
+        party = {"extension": "0825556666", "number": "=1+1"}
+        fields = {**record_of(ref, dialed_at=int(at), end_reason=reason, **party), "ref": "disa"}
         attempt = Attempt(app="disa", call_dir="external", call_ref=ref)
         outbox.push(record_history.entry(attempt, [], fields, keep=True))
     assert outbox.drain(5)

@@ -18,6 +18,7 @@ from esl_apps.store.errors import Fault
 from esl_apps.store.outbox import Outbox
 from esl_apps.store.record_history import Chosen, HistoryOutbox, RecordHistory
 from tests.support.node import RedisServer
+from tests.support.records import record_of
 
 NOW = 1_700_000_000.0
 ALL = Chosen()
@@ -43,7 +44,7 @@ def keep(outbox: Outbox) -> Callable[..., str]:
     def keep(at: float = NOW, *, integrator: str = "acme", ref: str = "", **fields: Any) -> str:
         ref = ref or new_ref(at)
         attempt = call(ref, integrator)
-        outbox.push(record_history.entry(attempt, EVENTS, {"call_ref": ref, **fields}, keep=True))
+        outbox.push(record_history.entry(attempt, EVENTS, record_of(ref, **fields), keep=True))
         assert outbox.drain(5)
         return ref
 
@@ -219,7 +220,7 @@ def test_history_of_a_user_without_a_right_loses_nothing(tmp_path: Path, right: 
         outbox = HistoryOutbox("history", tmp_path, redis_client.connect(own.url.replace("://", "://node:p@")))
         outbox.start()
         ref = new_ref(NOW)
-        outbox.push(record_history.entry(call(ref), EVENTS, {"call_ref": ref}, keep=True))
+        outbox.push(record_history.entry(call(ref), EVENTS, record_of(ref), keep=True))
         assert not outbox.drain(0.5)
         own.client.execute_command("ACL", "SETUSER", "node", f"+{right}")
         assert outbox.drain(10)
