@@ -38,7 +38,7 @@ def _handler(name: str, read: Read) -> Callable[..., None]:
         call = port.find(ref)
         if call is None:
             raise problem(404, "not_found", "no such call")
-        key = req.get_header("Idempotency-Key")
+        key = port.key_of(req)
         if key is None:
             answer(resp, 202, port.services.acting.act(call, action))
             return

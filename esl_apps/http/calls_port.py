@@ -135,13 +135,21 @@ class CallsPort:
         attempt = self._outgoing.click2dial(order, self.client, ref, dial_claim)
         return Accepted(attempt.call_ref, attempt.contact_ref, attempt.state)
 
+    def key_of(self, req: falcon.Request) -> str | None:
+        """Return the name of a request's idempotency key; None if it has no key. :raises Problem: 422."""
+        key, own = req.get_header("Idempotency-Key"), self.holder(req).agent
+        if key is None:
+            return None
+        if not _KEY.fullmatch(key):
+            raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
+        # A page of one agent must not take the keys that its server, or another agent, is about to use.
+        return key if own is None else f"{own} {key}"
+
     def place_once(self, key: str, raw: bytes, fields: dict[str, Any], ref: str) -> Accepted:
         """Place a call once per idempotency key: the first request dials, with this ``ref``; later ones get its call.
 
-        :raises Problem: 409 or 422. Everything else as ``place``.
+        ``key``: as ``key_of``. :raises Problem: 409. Everything else as ``place``.
         """
-        if not _KEY.fullmatch(key):
-            raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
         idempotency, membership = self.services.idempotency, self.services.membership
         began = time.monotonic()
         dial_claim = DialClaim(lambda: membership.held_since(began), lambda: idempotency.holds(self.name, key, ref))
@@ -162,10 +170,8 @@ class CallsPort:
         """Do an action once per idempotency key; a repeated request gets the call's state. Return that, and whether the
         request is a repeated one.
 
-        :raises Problem: 409 or 422. :raises Undone: it can't be done now, and the key may be used again.
+        ``key``: as ``key_of``. :raises Problem: 409. :raises Undone: it can't be done now; the key may be used again.
         """
-        if not _KEY.fullmatch(key):
-            raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
         claim = self.services.idempotency.claim(self.name, key, request, call["call_ref"])
         if claim is None:
             try:

@@ -57,7 +57,7 @@ def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> 
     if dry_run.is_asked_for(req):
         answer(resp, 200, port.dry_run(fields))
         return
-    key = req.get_header("Idempotency-Key")
+    key = port.key_of(req)
     if key is None:
         _accept(resp, port.place(fields, new_ref()))
         return
