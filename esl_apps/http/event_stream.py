@@ -18,14 +18,17 @@ from esl_apps.http.live_body import LiveBody
 from esl_apps.net.turns import take_turn
 from esl_apps.node.event_feed import READ, Feed, FeedEvent, Feeds
 from esl_apps.store.call_events import KEEP, START, Id, text_of
+from esl_apps.store.paging import ReadCount
 
 log = logging.getLogger(__name__)
 
 #: Seconds of silence after which a client hears that the connection lives, as proxies close silent ones after 30 to 60;
 #: and between two looks at whether its token is still valid, silent or not.
 HEARTBEAT = 15.0
-#: Events in one part.
-_PART = 100
+#: Events in one part, and their bytes: a client that doesn't read holds one part.
+_PART, _PART_BYTES = 100, 131_072
+#: Older events that are read at first.
+_FIRST = 20
 #: Milliseconds until a client that has lost its connection should try again.
 _RETRY = 1000
 
@@ -65,6 +68,7 @@ class EventStream(LiveBody):
         self._clock = clock
         self._monotonic = monotonic
         self._spoken_at = self._admitted_at = monotonic()
+        self._reads = ReadCount(_FIRST, READ)
 
     def __iter__(self) -> Iterator[bytes]:
         feed = self._feed
@@ -86,10 +90,11 @@ class EventStream(LiveBody):
             if feed.closed:
                 yield self._end("stopping")
                 return
-            events = feed.take(place, _PART)
-            if events is None:
+            taken = feed.take(place, _PART)
+            if taken is None:
                 yield self.too_slow()
                 return
+            events = _fitting(taken)
             place += len(events)
             if events:
                 # A client that wants none of them gets no part, and its connection takes no turn.
@@ -117,12 +122,16 @@ class EventStream(LiveBody):
 
     def _read(self, feed: Feed) -> tuple[bytes, bool]:
         """Read what is older than the feed. False: there is no more."""
-        stored = self._feeds.store.after(feed.integrator, self._last, READ)
-        if not stored:
-            return b"", False
-        take_turn("events")
-        self._last = stored[-1].id
-        return self._chosen(map(FeedEvent, stored)), True
+        # Some clients at a time: a read may have megabytes, until what doesn't fit into a part is dropped.
+        with self._feeds.reading:
+            stored = self._feeds.store.after(feed.integrator, self._last, min(self._reads.count, READ))
+            if not stored:
+                return b"", False
+            take_turn("events")
+            self._reads.learn([event.json for event in stored])
+            events = _fitting([FeedEvent(event) for event in stored])
+        self._last = events[-1].id
+        return self._chosen(events), True
 
     def _chosen(self, events: Iterable[FeedEvent]) -> bytes:
         wanted = self._wanted
@@ -160,6 +169,16 @@ class EventStream(LiveBody):
             self._feeds.leave(self._feed)
             self._feed = None
             self._on_close()
+
+
+def _fitting(events: list[FeedEvent]) -> list[FeedEvent]:
+    """Those of the events that fit into one part; one at least."""
+    size = 0
+    for number, event in enumerate(events):
+        size += len(event.frame)
+        if size > _PART_BYTES and number:
+            return events[:number]
+    return events
 
 
 def _frame(event: str, data: dict[str, str]) -> bytes:

@@ -33,6 +33,8 @@ POLL, READ = 0.05, 500
 #: Events that a feed holds, and their bytes: some have 5 KB of metadata, and a page of the console opens all feeds. A
 #: client that is further behind is too slow. Twice as much is held before any are dropped.
 MOST, MOST_BYTES = 10_000, 8_000_000
+#: Clients that read older events from Redis at a time.
+_READERS = 8
 #: Seconds between two notes in Redis that clients listen.
 NOTE = 60.0
 _id_of = attrgetter("id")
@@ -129,6 +131,8 @@ class Feeds:
         self._clock = clock
         self._feeds: dict[str, Feed] = {}
         self._opening = Semaphore()
+        self.reading = Semaphore(_READERS)
+        """For clients that read events from Redis that no feed has."""
         self._noted_at = 0.0
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._stopped = False

@@ -29,6 +29,7 @@ from esl_apps.store.ended_calls import EndedCalls
 from esl_apps.store.errors import Fault, NoAnswer, Reply, Unreadable, raise_first
 from esl_apps.store.essence import Essence, StoredEssence
 from esl_apps.store.hourly_quota import HourlyQuota
+from esl_apps.store.paging import PAGE_BYTES, ReadCount
 from esl_apps.store.redis_client import Client
 from esl_apps.store.write_behind import WriteBehind
 
@@ -296,14 +297,16 @@ class CallStore:
         self.flush()
         found: list[dict[str, Any]] = []
         top = f"({before}" if before else "+"
-        scanned = 0
+        scanned = size = 0
+        reads = ReadCount(20, 200 if wanted else limit)
         while scanned < SCAN:
-            refs = self._client.zrevrangebylex(keys.calls(integrator), top, "-", 0, 200 if wanted else limit)
+            refs = self._client.zrevrangebylex(keys.calls(integrator), top, "-", 0, reads.count)
             if not refs:
                 return found, None
             names = [raw.decode("utf-8", "replace") for raw in refs]
             asked = [ref for ref in names if not self._ended.excludes(ref, wanted)]
             values = dict(zip(asked, self._values(asked), strict=True)) if asked else {}
+            reads.learn([raw for raw in values.values() if raw])
             for ref in names:
                 scanned += 1
                 top = f"({ref}"
@@ -314,7 +317,8 @@ class CallStore:
                     self._ended.remember(call)
                 if all(value_of(call, field) == text for field, text in wanted.items()):
                     found.append(call)
-                    if len(found) == limit:
+                    size += len(values[ref] or b"")
+                    if len(found) == limit or size >= PAGE_BYTES:
                         return found, ref
         return found, top[1:]
 

@@ -25,6 +25,7 @@ from esl_apps.store.call_events import KEEP
 from esl_apps.store.errors import Fault, Unreadable
 from esl_apps.store.journal import Entry
 from esl_apps.store.outbox import REMEMBER, Outbox
+from esl_apps.store.paging import PAGE_BYTES, ReadCount
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 SCAN = 2000
 #: How many records one counts for that is decoded in vain, as one whose metadata hold what another field should.
 _IN_VAIN = 10
-_READ = 500
+#: Read at first, and at a time.
+_FIRST, _READ = 50, 500
 _DAY = 86400
 
 
@@ -158,16 +160,17 @@ class RecordHistory:
         if before is not None and (top == "+" or before < top[1:]):
             top = f"({before}"
         bottom = "-" if chosen.since is None else f"[{_edge(chosen.since)}"
-        scanned, count = 0, min(_READ, limit + 1)
+        scanned = size = 0
+        # If the wanted ones are rare, it asks in fewer round trips.
+        reads = ReadCount(min(_FIRST, limit + 1), _READ)
         while scanned < SCAN:
-            members = self._client.zrevrangebylex(keys.history(integrator), top, bottom, 0, count)
+            members = self._client.zrevrangebylex(keys.history(integrator), top, bottom, 0, reads.count)
             if not members:
                 return found, None
-            # The wanted ones are rare: ask in fewer round trips.
-            count = min(_READ, 4 * count)
+            reads.learn(members)
             for member in in_turns("history", members):
                 ref = member[:LENGTH].decode("ascii", "replace")
-                if len(found) == limit:
+                if len(found) == limit or size >= PAGE_BYTES:
                     return found, top[1:]
                 scanned += 1
                 top = f"({ref}"
@@ -176,6 +179,7 @@ class RecordHistory:
                 record = _decoded(member[LENGTH:])
                 if record is not None and chosen.takes(record):
                     found.append(record)
+                    size += len(member)
                 else:
                     scanned += _IN_VAIN
                     if scanned >= SCAN:

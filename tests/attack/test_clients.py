@@ -1,15 +1,34 @@
-"""A client of an HTTP port whose token opens little reaches and uses up nothing of another's."""
+"""A client with a token reaches and uses up nothing of another's, and no more of the node than its share."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_events import Wanted
+from esl_apps.http import integrator
+from esl_apps.http.event_stream import EventStream
+from esl_apps.node.event_feed import Feeds
+from esl_apps.store.call_events import Id, text_of
+from tests.support.bench import Bench, Build
+from tests.support.event_stores import FakeEventStore
+from tests.support.http_client import HttpClient
 from tests.support.http_services import World, errors
 from tests.unit.http import conftest as http_fixtures
+from tests.unit.node import conftest as node_fixtures
 
 world = http_fixtures.world
+build, fast_redis = node_fixtures.build, node_fixtures.fast_redis
 CALLS = "/click2dial/calls"
 ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+
+
+@pytest.fixture
+def bench(build: Build) -> Bench:
+    return build()
 
 
 def bearer(world: World, agent: str) -> dict[str, str]:
@@ -36,3 +55,46 @@ def test_agents_browser_takes_no_key_of_others(world: World) -> None:
 def test_agents_browser_has_keys_of_the_same_form(world: World, key: str) -> None:
     headers = {**bearer(world, "1000"), "Idempotency-Key": key}
     assert errors(world.api.simulate_post(CALLS, json=ORDER, headers=headers), 422) == [("Idempotency-Key", "pattern")]
+
+
+@pytest.mark.parametrize("last", [None, (1, 0)], ids=["live", "older"])
+def test_client_that_does_not_read_holds_little(last: Id | None) -> None:
+    """Forty clients that read nothing held a gigabyte: each had 500 events with 25 KB of metadata."""
+    store: Any = FakeEventStore()
+    feeds = Feeds(store, store)
+    feeds._greenlet = store
+    stream = EventStream(feeds, feeds.open("acme"), last, Wanted(), admits=lambda: True)
+    parts = iter(stream)
+    if last is None:
+        next(parts)
+    sent = [store.put((2, number), metadata={"x": "\x01" * 4096}).id for number in range(200)]
+    feeds.look()
+    seen, rest = b"", iter(parts)
+    while text_of(sent[-1]).encode() not in seen:
+        part = next(rest)
+        assert len(part) < 200_000
+        seen = part[-30_000:]
+    stream.close()
+
+
+def test_list_of_large_calls_is_cut(bench: Bench) -> None:
+    """A page of 1,000 records of 25 KB took 25 MB, for each of hundreds of requests."""
+    client = HttpClient(
+        integrator.build(bench.services, bench.outgoing, "acme"), headers={"X-Auth-Token": "acme-token-for-tests"}
+    )
+    made = set()
+    for _ in range(100):
+        attempt = Attempt(app="click-dial", call_dir="outbound", integrator="acme", metadata={"x": "\x01" * 4096})
+        bench.services.calls.begin(attempt, bench.services.switches[0])
+        attempt.end(terms.ANSWERED, 16, terms.AGENT, attempt.queued_at + 1)
+        made.add(attempt.call_ref)
+    bench.records()
+    bench.flush()
+    for path, name in (("/click2dial/records", "records"), ("/click2dial/calls", "calls")):
+        found, before = set(), ""
+        while before is not None:
+            answer = client.simulate_get(f"{path}?limit=500{before and '&before='}{before}")
+            assert len(answer.content) < 1_200_000
+            found |= {call["call_ref"] for call in answer.json[name]}
+            before = answer.json["next"]
+        assert found == made
