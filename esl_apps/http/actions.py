@@ -13,12 +13,11 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import Number
 from esl_apps.core.status import Ref
-from esl_apps.http import dry_run
+from esl_apps.http import dry_run, idempotency
 from esl_apps.http.access import CALL, OWN_CALL
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.calls_port import CallsPort
-from esl_apps.http.errors import problem
-from esl_apps.http.parameters import REPLAYED, in_header, in_path, replayed_header
+from esl_apps.http.parameters import in_path
 from esl_apps.http.routes import Answer, Operation, Route
 from esl_apps.http.schemas import DigitsOrder, DryRun, PartyOrder, RecordOrder, TransferOrder
 
@@ -35,9 +34,7 @@ def _handler(name: str, read: Read) -> Callable[..., None]:
         action = read(name, fields)
         if action.to:
             port.client.read_target(action.to)
-        call = port.find(ref)
-        if call is None:
-            raise problem(404, "not_found", "no such call")
+        call = port.call(ref)
         key = port.key_of(req)
         if key is None:
             answer(resp, 202, port.services.acting.act(call, action))
@@ -45,7 +42,7 @@ def _handler(name: str, read: Read) -> Callable[..., None]:
         state, replayed = port.act_once(key, f"{name} {ref} ".encode() + raw, call, action)
         answer(resp, 202, state)
         if replayed:
-            resp.set_header(REPLAYED, "true")
+            resp.set_header(idempotency.REPLAYED, "true")
 
     return act
 
@@ -84,9 +81,7 @@ def _transfer_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, 
         _handler(actions.TRANSFER, _transfer)(port, req, resp, ref)
         return
     _raw, fields = read_json(req)
-    call = port.find(ref)
-    if call is None:
-        raise problem(404, "not_found", "no such call")
+    call = port.call(ref)
     faults: list[Fault] = []
     to: Number | None = None
     try:
@@ -130,10 +125,8 @@ def _keys(value: Any) -> str:
 
 # Routes ---------------------------------------------------------------------------------------------------
 
-_KEY = in_header(
-    "Idempotency-Key",
-    {"type": "string", "pattern": "^[!-~]{1,200}$"},
-    "Send it again within 24 hours: nothing more is done, and the answer says the call's state",
+_KEY = idempotency.parameter(
+    "Send it again within 24 hours: nothing more is done, and the answer says the call's state"
 )
 
 
@@ -142,7 +135,7 @@ def _route(
 ) -> Route:
     """``dry``: handles the request if it may be a dry run."""
     errors = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
-    replayed = replayed_header("An earlier request with this Idempotency-Key has done it")
+    replayed = idempotency.replayed_header("An earlier request with this Idempotency-Key has done it")
     answers = {202: Answer("Done, now or before; the call's state", CallState, headers=replayed)}
     parameters = [in_path("ref", Ref), _KEY]
     if dry is not None:

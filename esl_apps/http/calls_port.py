@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from typing import Any
@@ -21,7 +20,7 @@ from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.numbers import Number
 from esl_apps.core.order import PATTERNS, IntegratorRules, Order
 from esl_apps.core.status import is_ref, snapshot
-from esl_apps.http import dry_run
+from esl_apps.http import dry_run, idempotency
 from esl_apps.http.access import Door, Holder, holders, token_of
 from esl_apps.http.agent_tokens import AgentTokens
 from esl_apps.http.errors import problem
@@ -37,7 +36,6 @@ from esl_apps.store.idempotency import same_body
 
 #: Seconds in which another node's new call may not be in Redis yet, and how often to look for it meanwhile.
 _YOUNG, _YOUNG_TRIES = 0.5, 10
-_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 class CallsPort:
@@ -137,34 +135,30 @@ class CallsPort:
 
     def key_of(self, req: falcon.Request) -> str | None:
         """Return the name of a request's idempotency key; None if it has no key. :raises Problem: 422."""
-        key, own = req.get_header("Idempotency-Key"), self.holder(req).agent
-        if key is None:
-            return None
-        if not _KEY.fullmatch(key):
-            raise problem(422, "pattern", "expected 1 to 200 printable characters, no spaces", "Idempotency-Key")
+        key, own = idempotency.key_of(req), self.holder(req).agent
         # A page of one agent must not take the keys that its server, or another agent, is about to use.
-        return key if own is None else f"{own} {key}"
+        return key if key is None or own is None else f"{own} {key}"
 
     def place_once(self, key: str, raw: bytes, fields: dict[str, Any], ref: str) -> Accepted:
         """Place a call once per idempotency key: the first request dials, with this ``ref``; later ones get its call.
 
         ``key``: as ``key_of``. :raises Problem: 409. Everything else as ``place``.
         """
-        idempotency, membership = self.services.idempotency, self.services.membership
+        store, membership = self.services.idempotency, self.services.membership
         began = time.monotonic()
-        dial_claim = DialClaim(lambda: membership.held_since(began), lambda: idempotency.holds(self.name, key, ref))
-        claim = idempotency.claim(self.name, key, raw, ref)
+        dial_claim = DialClaim(lambda: membership.held_since(began), lambda: store.holds(self.name, key, ref))
+        claim = store.claim(self.name, key, raw, ref)
         if claim is None:
             return self._place_claimed(key, raw, fields, ref, dial_claim)
         if not same_body(claim, raw):
-            raise problem(409, "key_reused", "this key came with another body before", "Idempotency-Key")
+            raise problem(409, "key_reused", "this key came with another body before", idempotency.KEY)
         call = self.find(claim.call_ref)
         if call is not None:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
         # Its process was killed between the claim and the call, so the first request will never get an answer.
-        if membership.is_dead(claim.boot) and idempotency.reclaim(self.name, key, claim, ref):
+        if membership.is_dead(claim.boot) and store.reclaim(self.name, key, claim, ref):
             return self._place_claimed(key, raw, fields, ref, dial_claim)
-        raise problem(409, "in_progress", "the first request with this key is still running", "Idempotency-Key")
+        raise problem(409, "in_progress", "the first request with this key is still running", idempotency.KEY)
 
     def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> tuple[CallState, bool]:
         """Do an action once per idempotency key; a repeated request gets the call's state. Return that, and whether the
@@ -180,7 +174,7 @@ class CallsPort:
                 self.services.idempotency.release(self.name, key, request, call["call_ref"])
                 raise
         if not same_body(claim, request):
-            raise problem(409, "key_reused", "this key came with another request before", "Idempotency-Key")
+            raise problem(409, "key_reused", "this key came with another request before", idempotency.KEY)
         went_on = (call.get("record") or {}).get("transferred_to") or call.get("consultation") or UNSET
         fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
         return CallState(**fields, transfer_ref=went_on), True
@@ -208,6 +202,13 @@ class CallsPort:
             gevent.sleep(_YOUNG / _YOUNG_TRIES)
             call = self.services.store.call(ref)
         return call if call is not None and call["integrator"] == self.name else None
+
+    def call(self, ref: str) -> dict[str, Any]:
+        """As :meth:`find`. :raises Problem: 404."""
+        call = self.find(ref)
+        if call is None:
+            raise problem(404, "not_found", "no such call")
+        return call
 
     # Agents -------------------------------------------------------------------------------------------
 

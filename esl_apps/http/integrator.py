@@ -15,6 +15,7 @@ from esl_apps.http import (
     asyncapi,
     dry_run,
     events,
+    idempotency,
     openapi,
     phone_page,
     record_query,
@@ -27,7 +28,7 @@ from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.connection import Wsgi
 from esl_apps.http.cors import Cors
 from esl_apps.http.errors import problem
-from esl_apps.http.parameters import REPLAYED, in_header, in_path, in_query, replayed_header
+from esl_apps.http.parameters import in_path, in_query
 from esl_apps.http.routes import TOKEN, Answer, Api, Component, Operation, Route, serve
 from esl_apps.http.schemas import Accepted, Call, DryRun, Page, RecordPage
 from esl_apps.net.address import within
@@ -65,7 +66,7 @@ def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> 
     accepted = port.place_once(key, raw, fields, ref)
     _accept(resp, accepted)
     if accepted.call_ref != ref:
-        resp.set_header(REPLAYED, "true")
+        resp.set_header(idempotency.REPLAYED, "true")
 
 
 def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
@@ -91,11 +92,11 @@ def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> N
 
 
 def get_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: str) -> None:
-    answer(resp, 200, _found(port, ref))
+    answer(resp, 200, port.call(ref))
 
 
 def cancel_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: str) -> None:
-    call = _found(port, ref)
+    call = port.call(ref)
     if call["state"] == terms.ENDED:
         answer(resp, 200, call)
         return
@@ -132,13 +133,6 @@ def _accept(resp: falcon.Response, call: Accepted) -> None:
     resp.location = f"{_CALLS}/{call.call_ref}"
 
 
-def _found(port: CallsPort, ref: str) -> dict[str, Any]:
-    call = port.find(ref)
-    if call is None:
-        raise problem(404, "not_found", "no such call")
-    return call
-
-
 def admit_listed_address(port: CallsPort, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
     """Admit the addresses of ``legacy_get`` without a token."""
     legacy = port.settings.legacy_get
@@ -155,7 +149,10 @@ _LOCATED = Answer("Accepted", Accepted, headers=_LOCATION)
 _PLACED = Answer(
     "Accepted",
     Accepted,
-    headers={**_LOCATION, **replayed_header("An earlier request with this Idempotency-Key placed the call")},
+    headers={
+        **_LOCATION,
+        **idempotency.replayed_header("An earlier request with this Idempotency-Key placed the call"),
+    },
 )
 
 _ROUTES = (
@@ -169,10 +166,8 @@ _ROUTES = (
                 create_call,
                 scopes=(CALL, OWN_CALL),
                 parameters=(
-                    in_header(
-                        "Idempotency-Key",
-                        {"type": "string", "pattern": "^[!-~]{1,200}$"},
-                        "Send it again within 24 hours to get the same call; nothing more is dialled",
+                    idempotency.parameter(
+                        "Send it again within 24 hours to get the same call; nothing more is dialled"
                     ),
                     dry_run.PARAMETER,
                 ),

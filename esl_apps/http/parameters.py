@@ -7,9 +7,6 @@ from typing import Any
 
 import msgspec
 
-#: The header of an answer to a request that was repeated with its ``Idempotency-Key``.
-REPLAYED = "Idempotent-Replayed"
-
 
 def in_path(name: str, schema: Any) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": _schema(schema)}
@@ -21,10 +18,6 @@ def in_query(name: str, schema: Any, description: str = "", *, required: bool = 
 
 def in_header(name: str, schema: Any, description: str = "") -> dict[str, Any]:
     return _optional("header", name, schema, description)
-
-
-def replayed_header(description: str) -> dict[str, Any]:
-    return {REPLAYED: {"schema": {"type": "string", "enum": ["true"]}, "description": description}}
 
 
 def _optional(where: str, name: str, schema: Any, description: str) -> dict[str, Any]:

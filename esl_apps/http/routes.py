@@ -16,6 +16,7 @@ import msgspec
 
 from esl_apps.http.body import answer
 from esl_apps.http.errors import ANSWERS, OURS, ErrorForm, Problem, problem
+from esl_apps.http.idempotency import KEY
 from esl_apps.node.services import Services
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 TOKEN: tuple[Mapping[str, list[str]], ...] = ({"bearer": []}, {"token": []})
 #: The query parameter of the security scheme "link".
 SIGNATURE = "signature"
-_KEY = "Idempotency-Key"
 #: Methods that metrics name, and the label of everything else.
 _METHODS, _OTHER = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}), "other"
 
@@ -175,7 +175,7 @@ def _responder(operation: Operation, port: Port) -> Callable[..., None]:
     known = {parameter["name"] for parameter in operation.parameters if parameter["in"] == "query"}
     if any("link" in way for way in operation.security):
         known.add(SIGNATURE)
-    keyed = operation.body is None or any(parameter["name"] == _KEY for parameter in operation.parameters)
+    keyed = operation.body is None or any(parameter["name"] == KEY for parameter in operation.parameters)
 
     def respond(req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
         if scopes is not None:
@@ -200,8 +200,8 @@ def _refuse_unknown(req: falcon.Request, known: Collection[str], *, keyed: bool)
             raise problem(422, "unknown", f"unknown query parameter; expected {expected}", name[:64])
         if not isinstance(value, str):
             raise problem(422, "value", "expected one value", name)
-    if not keyed and req.get_header(_KEY) is not None:
-        raise problem(422, "unknown", "this request can't be repeated under a key", _KEY)
+    if not keyed and req.get_header(KEY) is not None:
+        raise problem(422, "unknown", "this request can't be repeated under a key", KEY)
 
 
 def _is_of_family(name: str, known: Collection[str]) -> bool:
