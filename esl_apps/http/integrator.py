@@ -28,6 +28,7 @@ from esl_apps.http.calls_port import CallsPort
 from esl_apps.http.connection import Wsgi
 from esl_apps.http.cors import Cors
 from esl_apps.http.errors import problem
+from esl_apps.http.paging import Paging
 from esl_apps.http.parameters import in_path, in_query
 from esl_apps.http.routes import TOKEN, Answer, Api, Component, Operation, Route, serve
 from esl_apps.http.schemas import Accepted, Call, DryRun, Page, RecordPage
@@ -37,7 +38,7 @@ from esl_apps.node.services import Services
 
 _CALLS = "/click2dial/calls"
 _FILTERS = ("state", "agent", "contact_ref")
-_PAGE, _MOST = 50, 500
+_PAGING = Paging(50, 500)
 _ORDER = Component("Order")
 #: Fields of an order in the deprecated form, and whether each is required.
 _LEGACY = {"agent": True, "callee": True, "outbound_id": True, "contact_ref": False, "call_ref": False}
@@ -80,13 +81,7 @@ def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> N
     state = filters.get("state")
     if state is not None and state not in terms.STATES:
         raise problem(422, "value", f"expected one of {', '.join(terms.STATES)}", "state")
-    before = req.get_param("before")
-    if before is not None and not status.is_ref(before):
-        raise problem(422, "value", "expected the value of an earlier answer's next", "before")
-    try:
-        limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
-    except falcon.HTTPBadRequest:
-        raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
+    limit, before = _PAGING.read(req)
     calls, next_ref = port.services.store.calls(port.name, filters, limit, before)
     answer(resp, 200, {"calls": calls, "next": next_ref})
 
@@ -112,7 +107,7 @@ def create_call_legacy(port: CallsPort, req: falcon.Request, resp: falcon.Respon
 def list_records(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     as_csv = record_query.wants_csv(req)
     chosen = record_query.chosen(req, port.services.policy.settings.plan)
-    limit, before = record_query.limit_of(req), record_query.before_of(req)
+    limit, before = record_query.PAGING.read(req)
     page = port.services.record_history.page(port.name, chosen, limit, before)
     if as_csv:
         record_query.answer_csv(req, resp, page)
@@ -186,8 +181,7 @@ _ROUTES = (
                     in_query("agent", str),
                     in_query("contact_ref", str),
                     in_query("metadata.NAME", str, "Only calls with this value of NAME in their metadata"),
-                    in_query("limit", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": _PAGE}),
-                    in_query("before", status.Ref, "`next` of the page before"),
+                    *_PAGING.parameters,
                 ),
                 answers={200: Answer("A page", Page)},
                 errors=(400, 401, 403, 422, 429, 503),

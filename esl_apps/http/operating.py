@@ -14,12 +14,13 @@ from esl_apps.http.access import OPERATE, READ
 from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.body import answer, read_json
 from esl_apps.http.errors import problem
+from esl_apps.http.paging import Paging
 from esl_apps.http.parameters import in_path, in_query
 from esl_apps.http.routes import Answer, Body, Operation, Route
 from esl_apps.operations import breakers, calls, waiting
 from esl_apps.store.pin_guard import Locks
 
-_PAGE, _MOST = 50, 500
+_PAGING = Paging(50, 500)
 #: Unix seconds: the year 2286.
 _LATEST = 10_000_000_000
 _TRUE = {"true": True, "1": True, "false": False, "0": False}
@@ -62,13 +63,7 @@ def list_calls(port: AdminPort, req: falcon.Request, resp: falcon.Response, by: 
     only_live = _TRUE.get(req.get_param("live", default="false"))
     if only_live is None:
         raise problem(422, "value", "expected true or false", "live")
-    try:
-        limit = req.get_param_as_int("limit", min_value=1, max_value=_MOST, default=_PAGE)
-    except falcon.HTTPBadRequest:
-        raise problem(422, "value", f"expected a number from 1 to {_MOST}", "limit") from None
-    before = req.get_param("before")
-    if before is not None and not status.is_ref(before):
-        raise problem(422, "value", "expected the value of an earlier answer's next", "before")
+    limit, before = _PAGING.read(req)
     page, more = (operator.live_calls if only_live else operator.recent_calls)(port, wanted, limit, before)
     _answer(resp, page, next=more)
 
@@ -88,7 +83,7 @@ def end_call(port: AdminPort, _req: falcon.Request, resp: falcon.Response, ref: 
 def list_records(port: AdminPort, req: falcon.Request, resp: falcon.Response, by: str) -> None:
     as_csv = record_query.wants_csv(req)
     chosen = record_query.chosen(req, port.services.policy.settings.plan)
-    limit, before = record_query.limit_of(req), record_query.before_of(req)
+    limit, before = record_query.PAGING.read(req)
     account = req.get_param("account_id")
     if account is not None:
         chosen = chosen._replace(fields=[*chosen.fields, ("account_id", account)])
@@ -221,8 +216,7 @@ _REF = (in_path("ref", status.Ref),)
 _CALL_FILTERS = (
     *(in_query(field, status.State if field == "state" else str) for field in calls.FILTERS),
     in_query("live", bool, "only live calls, each with its age in seconds"),
-    in_query("limit", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": _PAGE}),
-    in_query("before", status.Ref, "`next` of the page before"),
+    *_PAGING.parameters,
 )
 
 

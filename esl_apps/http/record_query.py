@@ -9,17 +9,18 @@ from urllib.parse import urlencode
 
 import falcon
 
-from esl_apps.core import status, terms
+from esl_apps.core import terms
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.written_number import texts
 from esl_apps.http.errors import problem
+from esl_apps.http.paging import Paging
 from esl_apps.http.parameters import in_query
 from esl_apps.net.turns import in_turns
 from esl_apps.operations.record_table import table
 from esl_apps.operations.records import Page
 from esl_apps.store.record_history import Chosen
 
-PAGE, MOST = 100, 1000
+PAGING = Paging(100, 1000)
 #: A query parameter that stands for all that begin alike, as ``metadata.lead``.
 METADATA = "metadata.NAME"
 _METADATA = re.compile(r"metadata\.(.*)", re.DOTALL)
@@ -45,23 +46,6 @@ def chosen(req: falcon.Request, plan: NumberPlan) -> Chosen:
 def metadata_of(req: falcon.Request) -> dict[str, str]:
     """The texts of the query's ``metadata.NAME``."""
     return {match[1]: req.get_param(name) or "" for name in req.params if (match := _METADATA.fullmatch(name))}
-
-
-def limit_of(req: falcon.Request) -> int:
-    """:raises Problem: 422."""
-    try:
-        limit = req.get_param_as_int("limit", min_value=1, max_value=MOST, default=PAGE)
-    except falcon.HTTPBadRequest:
-        raise problem(422, "value", f"expected a number from 1 to {MOST}", "limit") from None
-    return limit
-
-
-def before_of(req: falcon.Request) -> str | None:
-    """:raises Problem: 422."""
-    before = req.get_param("before")
-    if before is not None and not status.is_ref(before):
-        raise problem(422, "value", "expected the value of an earlier answer's next", "before")
-    return before
 
 
 def _seconds(req: falcon.Request, name: str) -> float | None:
@@ -109,7 +93,6 @@ PARAMETERS = (
     in_query("end_reason", {"type": "string", "enum": list(terms.END_REASONS)}),
     in_query("contact_ref", str),
     in_query(METADATA, str, "Calls whose `metadata` has this text under NAME"),
-    in_query("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}),
-    in_query("before", status.Ref, "`next` of the page before"),
+    *PAGING.parameters,
 )
 LINK = {"Link": {"schema": {"type": "string"}, "description": 'The next page of a table, as `rel="next"`'}}
