@@ -20,7 +20,3 @@ class Refused(Exception):
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("; ".join(f"{fault.field}: {fault.message}" for fault in faults))
         self.faults = faults
-
-    @property
-    def restricted(self) -> bool:
-        return any(fault.code == "restricted" for fault in self.faults)

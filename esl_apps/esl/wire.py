@@ -24,13 +24,10 @@ AUTH_REQUEST = b"auth/request"
 COMMAND_REPLY = b"command/reply"
 API_RESPONSE = b"api/response"
 EVENT_PLAIN = b"text/event-plain"
+DISCONNECT = b"text/disconnect-notice"
 _REPLY = b"Content-Type: command/reply\n"
 #: The head of nine of ten frames, which FreeSWITCH always writes in these two lines.
 _event_head = re.compile(rb"Content-Length: ([0-9]{1,8})\nContent-Type: text/event-plain\n\n").match
-DISCONNECT = b"text/disconnect-notice"
-REJECTION = b"text/rude-rejection"
-
-
 _UNIQUE_ID = b"\nUnique-ID: "
 #: The start of a variable that holds a header of the caller's INVITE.
 _SIP_HEADER = b"\nvariable_sip_h_"
