@@ -80,10 +80,10 @@ class AutodialCall:
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How A is rung: it is shown the account's number."""
-        settings, who = policy.settings, policy.caller_of(self.account)
+        settings, caller_id = policy.settings, policy.caller_of(self.account)
         variables = {
             **aleg_variables(settings, self.attempt, ""),
-            **caller_id_variables(who.number or "", who.name),
+            **caller_id_variables(caller_id.number or "", caller_id.name),
             "ignore_early_media": "true",
         }
         return Aleg(variables, settings.endpoints.of(self.order.a, as_asked=False), application)
@@ -108,8 +108,8 @@ class AutodialCall:
             refusal = leg_denial(number, session.settings, session.rules, account)
             if refusal is not None:
                 session.refuse(number, refusal.note, refusal.prompt)
-            who = shown(session, order.a.plus if order.retain_cid else None)
-            session.dial(number, who.number, name=who.name, last=True)
+            caller_id = shown(session, order.a.plus if order.retain_cid else None)
+            session.dial(number, caller_id.number, name=caller_id.name, last=True)
 
         session.run(talk)
 

@@ -35,6 +35,7 @@ from esl_apps.core import (
     causes,
     dialstring,
     display_name,
+    identity,
     node_clock,
     numbers,
     parties,
@@ -371,7 +372,7 @@ def _agent_of(call: Call, trusted: Callable[[str], bool]) -> str | None:
         user = call.variable("sip_auth_username") or call.variable("user_name")
         if user:
             return user
-    address = call.variable("sip_network_ip") or call.header("Caller-Network-Addr")
+    address = identity.address_of(call)
     return call.variable("sip_from_user") if address and trusted(address) else None
 
 

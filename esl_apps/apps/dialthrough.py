@@ -91,8 +91,10 @@ def dial_on(session: Session, opened: Opened | None) -> None:
     while session.left > 0:
         number = _ask_number(session)
         _ask_again(session, number, opened)
-        who = shown(session, session.caller if session.card.retain_cid else None)
-        session.tell(session.dial(number, who.number, _diversion(session) if who.own else None, name=who.name))
+        caller_id = shown(session, session.caller if session.card.retain_cid else None)
+        session.tell(
+            session.dial(number, caller_id.number, _diversion(session) if caller_id.own else None, name=caller_id.name)
+        )
 
 
 def _check(session: Session, number: Number, opened: Opened | None) -> None:

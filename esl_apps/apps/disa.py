@@ -92,8 +92,8 @@ def _dial_one(session: Session, arrival: Arrival, entrance: Entrance) -> Entranc
         entrance = _ask_again(session, arrival, entrance, number)
         session.check(number, *_levels(entrance))
         own = None if entrance.use_account_caller_id else session.caller
-        who = shown(session, own)
-        session.tell(session.dial(number, who.number, name=who.name))
+        caller_id = shown(session, own)
+        session.tell(session.dial(number, caller_id.number, name=caller_id.name))
         return entrance
     raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 

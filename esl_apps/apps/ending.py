@@ -30,7 +30,7 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
             return
         code = end.bleg.q850 if end.bleg is not None and end.bleg.q850 else causes.NORMAL_CLEARING
         talk = _talk_of(end)
-        attempt.end(terms.ANSWERED, code, _who(attempt, talk, party), talk.at)
+        attempt.end(terms.ANSWERED, code, _hung_up_by(attempt, talk, party), talk.at)
     elif attempt.cut is not None:
         attempt.end(terms.REJECTED, attempt.cut.code, terms.SYSTEM, end.at)
     elif attempt.cancelled_by is not None:
@@ -58,7 +58,7 @@ def end_failed(attempt: Attempt, failed: Bridged, party: str, at: float) -> None
         attempt.end(f"{party}_{causes.failure(failed.code)}", failed.code, by, at)
 
 
-def _who(attempt: Attempt, end: Ended, second: str) -> str:
+def _hung_up_by(attempt: Attempt, end: Ended, second: str) -> str:
     """Return the party that hung up an answered call. ``second``: the party on the B-leg."""
     if attempt.cut is not None:
         return terms.SYSTEM

@@ -72,10 +72,10 @@ class TransferCall:
     """Seconds that the two may talk, by the request for the first call; None: it doesn't say."""
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
-        """The new leg's. Whoever dialled the first call pays."""
+        """The new leg's charge: the integrator pays, as for the first call."""
         if self.to.is_emergency:
             return []
-        # At the end of its money, who asks goes back to the party on hold.
+        # When the limit is reached, the party that asks goes back to the one on hold.
         return [Charge(self.attempt.call_ref, self.client.levels, self.to, whole=not self.consults)]
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:

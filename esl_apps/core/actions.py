@@ -114,11 +114,8 @@ def result(outcome: Outcome) -> CallState:
     """Return an outcome that another node has sent. :raises Undone: it was not done."""
     if outcome.done is not None:
         return outcome.done
-    parts = outcome.undone
-    status, text = (
-        parts.get("status"),
-        {name: str(parts.get(name, "")) for name in ("code", "message", "field", "state")},
-    )
+    status = outcome.undone.get("status")
+    text = {name: str(outcome.undone.get(name, "")) for name in ("code", "message", "field", "state")}
     raise Undone(
         status if isinstance(status, int) else 503,
         text["code"] or "unavailable",

@@ -17,12 +17,14 @@ from msgspec import Meta
 from esl_apps.core.display_name import EXPECTED, PATTERN
 from esl_apps.core.faults import Fault
 
-_PAIRS, _VALUE_LENGTH = 16, 256
-_NUMBER = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
+#: Pairs of ``metadata``, and headers of one leg.
+_MOST_PAIRS, _MOST_HEADERS = 16, 8
+_VALUE_LENGTH = _HEADER_LENGTH = 256
+#: A header's text that is read as a number.
+_DECIMAL = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
 _YES_OR_NO = "true or false"
 #: The announcement that speaks the callee's number.
 NUMBER = "number"
-_HEADERS, _HEADER_LENGTH = 8, 256
 #: Printable ASCII without what a dial string's tokenisers take for themselves, single spaces, and no ``:_:``.
 _HEADER_CHARACTERS = r"[A-Za-z0-9_.~+@/*#=;?&%():-]+"
 #: Milliseconds on and off, then frequencies; several in turn.
@@ -123,11 +125,11 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     ) = None
     headers: (
         Annotated[
-            dict[Literal["agent", "callee"], Annotated[dict[HeaderName, HeaderValue], Meta(max_length=_HEADERS)]],
+            dict[Literal["agent", "callee"], Annotated[dict[HeaderName, HeaderValue], Meta(max_length=_MOST_HEADERS)]],
             _described(
                 "Headers in the INVITE to the agent and to the callee, of the names that the integrator has (headers)",
-                f"an object of agent and callee, each an object of up to {_HEADERS} X- headers with texts of letters, "
-                f"digits, single spaces and _.~+@/*#=;?&%():- of up to {_HEADER_LENGTH} characters",
+                f"an object of agent and callee, each an object of up to {_MOST_HEADERS} X- headers with texts of "
+                f"letters, digits, single spaces and _.~+@/*#=;?&%():- of up to {_HEADER_LENGTH} characters",
             ),
         ]
         | None
@@ -136,11 +138,11 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
         Annotated[
             dict[Name, Text],
             _described(
-                f"Up to {_PAIRS} pairs, carried unchanged to the status, list filters, the record and notifications. "
-                "Names: 1 to 32 of A-Z a-z 0-9 _ . -",
-                f"an object of up to {_PAIRS} texts of up to {_VALUE_LENGTH} characters, each with a name of 1 to 32 "
-                "letters, digits, _ . -",
-                max_length=_PAIRS,
+                f"Up to {_MOST_PAIRS} pairs, carried unchanged to the status, list filters, the record and "
+                "notifications. Names: 1 to 32 of A-Z a-z 0-9 _ . -",
+                f"an object of up to {_MOST_PAIRS} texts of up to {_VALUE_LENGTH} characters, each with a name of 1 to "
+                "32 letters, digits, _ . -",
+                max_length=_MOST_PAIRS,
             ),
         ]
         | None
@@ -214,7 +216,7 @@ _NAMES = frozenset(OPTIONS)
 
 def expected(field: str) -> str:
     """Return what a field's value should be."""
-    return next(text for text in _expected_of(_HINTS[field]))
+    return next(_expected_of(_HINTS[field]))
 
 
 def read(fields: Mapping[str, object], allowed: Allowances, faults: list[Fault]) -> CallOptions:
@@ -238,7 +240,7 @@ def read(fields: Mapping[str, object], allowed: Allowances, faults: list[Fault])
 def of_headers(header: Callable[[str], str | None]) -> dict[str, object]:
     """Return the options in a phone's headers, as a request's fields. ``header``: reads ``X-Teleforge-NAME``."""
     given = {field: text for name, field in HEADERS.items() if (text := header(name))}
-    return {field: float(text) if _NUMBER.fullmatch(text) else text for field, text in given.items()}
+    return {field: float(text) if _DECIMAL.fullmatch(text) else text for field, text in given.items()}
 
 
 def faults_of(options: CallOptions, allowed: Allowances) -> Iterator[Fault]:

@@ -65,7 +65,7 @@ class Strangers:
         """By switch: the numbers that it has made up → until when to look for them."""
 
     def end(self, switch: Switch, application: str, data: str) -> None:
-        """Hang up who runs an application. Returns at once."""
+        """Hang up the channels that run this application with this data. Returns at once."""
         number = f"answer,{application}:{data or IN_PLACE['current_application_data']}"
         sought = self._sought.setdefault(switch.name, {})
         if not sought:
