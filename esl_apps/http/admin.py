@@ -14,12 +14,14 @@ from esl_apps.http.connection import Wsgi
 from esl_apps.http.crossbar_port import KAZOO, PREFIX
 from esl_apps.http.routes import Answer, Api, Operation, Route, serve
 from esl_apps.http.schemas import Status
-from esl_apps.node.history import History
+from esl_apps.node.metric_history import MetricHistory
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import Services
 
 
-def build(services: Services, outgoing: Outgoing, registry: CollectorRegistry, history: History | None = None) -> Wsgi:
+def build(
+    services: Services, outgoing: Outgoing, registry: CollectorRegistry, history: MetricHistory | None = None
+) -> Wsgi:
     """:param registry: the metrics to show; with several workers, those of all of them. :param history: for the
     console."""
     port = AdminPort(services, outgoing, registry)
@@ -28,7 +30,7 @@ def build(services: Services, outgoing: Outgoing, registry: CollectorRegistry, h
     # Only now: Jinja2 takes longer to import than the rest of this package.
     from esl_apps.http.console import routes as console
 
-    return console.serve(API, port, history or History(registry.collect))
+    return console.serve(API, port, history or MetricHistory(registry.collect))
 
 
 # Handlers -------------------------------------------------------------------------------------------------

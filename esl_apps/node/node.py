@@ -23,13 +23,13 @@ from esl_apps.node.adoption import Adoption
 from esl_apps.node.attended import Attended
 from esl_apps.node.cdr_files import CdrFiles
 from esl_apps.node.consulting import Consulting
-from esl_apps.node.expiry import Expiry
 from esl_apps.node.following import Following
 from esl_apps.node.gate import SwitchGate
-from esl_apps.node.history import History
 from esl_apps.node.incoming import Incoming
+from esl_apps.node.metric_history import MetricHistory
 from esl_apps.node.outgoing import Outgoing
-from esl_apps.node.record_keeping import RecordKeeping
+from esl_apps.node.record_expiry import RecordExpiry
+from esl_apps.node.recording_expiry import RecordingExpiry
 from esl_apps.node.reporting import Reporter
 from esl_apps.node.services import Services, build_services
 from esl_apps.node.state_folder import state_folder
@@ -70,13 +70,19 @@ class Node:
         following = Following(self.services, self._pollers)
         transferring = Transferring(self.services)
         Attended(self.services, transferring, Consulting(self.services, transferring, following))
-        self._adoption = Adoption(self.services, following)
-        self._cdr_files = CdrFiles(self.services)
-        self._reporter = Reporter(self.services)
-        self._record_keeping = RecordKeeping(self.services)
-        self._expiry = Expiry(self.services)
-        #: For the console; None without one.
-        self.history = History((self.scrapes or metrics).registry.collect) if config.admin.console else None
+        self.history: MetricHistory | None = None
+        """For the console; None without one."""
+        self._tasks: list[background.Kept] = [
+            self.services.clocks,
+            Adoption(self.services, following),
+            CdrFiles(self.services),
+            Reporter(self.services),
+            RecordExpiry(self.services),
+            RecordingExpiry(self.services),
+        ]
+        if config.admin.console:
+            self.history = MetricHistory((self.scrapes or metrics).registry.collect)
+            self._tasks.append(self.history)
 
         def count_sockets(count: int) -> None:
             readiness.sockets = count
@@ -121,15 +127,9 @@ class Node:
         gevent.wait([background.once("switch_wait", switch.wait_up, 2.0) for switch in services.switches])
         services.breakers.start()
         services.usage.start()
-        services.clocks.start()
-        self._adoption.start()
-        self._cdr_files.start()
-        self._reporter.start()
-        self._record_keeping.start()
-        self._expiry.start()
+        for task in self._tasks:
+            task.start()
         services.webhooks.start()
-        if self.history is not None:
-            self.history.start()
         for poller in self._pollers.values():
             poller.start()
         self._server.listen()
@@ -176,12 +176,9 @@ class Node:
         """Drain for ``drain_timeout`` seconds, then leave: records go out or stay in the journal."""
         services = self.services
         services.readiness.draining = True
-        stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop, services.clocks.stop]
-        stops += [self._adoption.stop, self._cdr_files.stop, self._reporter.stop, services.store.stop]
-        stops.append(services.webhooks.stop)
-        stops += [self._record_keeping.stop, self._expiry.stop, services.event_writer.stop, services.event_feeds.stop]
-        if self.history is not None:
-            stops.append(self.history.stop)
+        stops: list[Callable[[], object]] = [services.usage.stop, services.breakers.stop]
+        stops += [task.stop for task in self._tasks]
+        stops += [services.store.stop, services.webhooks.stop, services.event_writer.stop, services.event_feeds.stop]
         # Leave the cluster late: from here on other nodes, or our next run, own the calls still up.
         stops += [services.membership.leave, services.call_log.close, *(switch.stop for switch in services.switches)]
         for step in [self._drain, self._stop_outboxes, *stops]:

@@ -15,7 +15,7 @@ from esl_apps.cli.demo.script import CALLS
 from esl_apps.cli.demo.stage import open_stage
 from esl_apps.http import console
 from esl_apps.http.console import charts
-from esl_apps.node.history import Sample
+from esl_apps.node.metric_history import Sample
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, asks, configuration, request

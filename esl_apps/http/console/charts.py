@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from esl_apps.node.history import SPAN, Sample
+from esl_apps.node.metric_history import SPAN, Sample
 from esl_apps.operations import words
 
 #: The drawing: small, so that its text can be read on a phone's screen, too.

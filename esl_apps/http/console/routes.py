@@ -16,7 +16,7 @@ from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.console import actions, cards, changes, views
 from esl_apps.http.console.site import PREFIX, Site
 from esl_apps.http.errors import problem
-from esl_apps.node.history import History
+from esl_apps.node.metric_history import MetricHistory
 
 _Handler = Callable[..., None]
 
@@ -49,7 +49,7 @@ _ACTIONS: dict[str, tuple[_Handler, tuple[str, ...]]] = {
 }
 
 
-def serve(api: routes.Api, port: AdminPort, history: History) -> falcon.App[falcon.Request, falcon.Response]:
+def serve(api: routes.Api, port: AdminPort, history: MetricHistory) -> falcon.App[falcon.Request, falcon.Response]:
     """Return the WSGI application of the operator's port with the console."""
     site = Site(port, history)
     app = routes.serve(dataclasses.replace(api, forms={**api.forms, PREFIX: site.form}), port)

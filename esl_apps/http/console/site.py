@@ -25,7 +25,7 @@ from esl_apps.http.console.sessions import LONGEST, Sessions
 from esl_apps.http.errors import OURS, ErrorForm, Problem, problem
 from esl_apps.http.request import MAX_BODY
 from esl_apps.http.static_files import StaticFiles
-from esl_apps.node.history import History
+from esl_apps.node.metric_history import MetricHistory
 from esl_apps.operations import words
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ _DONE = {
 
 
 class Site:
-    def __init__(self, port: AdminPort, history: History) -> None:
+    def __init__(self, port: AdminPort, history: MetricHistory) -> None:
         self.port = port
         self.history = history
         self.sessions = Sessions(port.services.redis)

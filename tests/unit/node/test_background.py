@@ -16,9 +16,9 @@ from esl_apps.config.webhooks import Webhook
 from esl_apps.http.connection import Bounds
 from esl_apps.http.server import serve
 from esl_apps.node.cdr_files import CdrFiles
-from esl_apps.node.expiry import Expiry
-from esl_apps.node.history import History
-from esl_apps.node.record_keeping import RecordKeeping
+from esl_apps.node.metric_history import MetricHistory
+from esl_apps.node.record_expiry import RecordExpiry
+from esl_apps.node.recording_expiry import RecordingExpiry
 from esl_apps.node.reporting import Reporter
 from esl_apps.node.webhooks import Webhooks
 from esl_apps.node.workers import Supervisor
@@ -134,11 +134,11 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "ClockWatch": start("clocks"),
     "Delivery": deliver,
     "EventWriter": start("event_writer"),
-    "Expiry": start_part(lambda bench: Expiry(bench.services)),
+    "RecordingExpiry": start_part(lambda bench: RecordingExpiry(bench.services)),
     "Feeds": listen,
-    "History": start_part(lambda bench: History(bench.services.metrics.registry.collect)),
+    "MetricHistory": start_part(lambda bench: MetricHistory(bench.services.metrics.registry.collect)),
     "Outbox": start_outbox,
-    "RecordKeeping": start_part(lambda bench: RecordKeeping(bench.services)),
+    "RecordExpiry": start_part(lambda bench: RecordExpiry(bench.services)),
     "Reporter": start_part(lambda bench: Reporter(bench.services)),
     "Server": serve_http,
     "Supervisor": supervise,

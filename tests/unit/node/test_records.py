@@ -16,7 +16,7 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import C2D_LIST, CDR_LIST, INBOUND_LIST
-from esl_apps.node.record_keeping import RecordKeeping
+from esl_apps.node.record_expiry import RecordExpiry
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
 from esl_apps.store.call_events import START, EventStore
@@ -308,7 +308,7 @@ def test_records_are_dropped_after_keep_days(build: Build, monkeypatch: pytest.M
     answered(begin(bench))
     bench.records()
     history = bench.services.record_history
-    keeping = RecordKeeping(bench.services)
+    keeping = RecordExpiry(bench.services)
     keeping.trim()
     assert len(history.page("acme", Chosen(), 10)[0]) == 1
     monkeypatch.setattr(history, "_clock", lambda: time.time() + 2 * 86400 + 1)

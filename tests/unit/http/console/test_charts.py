@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from esl_apps.http.console.charts import Bar, charts
-from esl_apps.node.history import Sample
+from esl_apps.node.metric_history import Sample
 
 NOW = 10_000.0
 INF = float("inf")

@@ -28,7 +28,7 @@ _BATCH = 200
 _DAY = re.compile(r"\d{8}")
 
 
-class Expiry(background.Kept):
+class RecordingExpiry(background.Kept):
     TASK = "recordings_expiry"
 
     def __init__(self, services: Services) -> None:

@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     """Calls that rang within so many seconds, by the histogram's upper bounds."""
 
 
-class History(background.Kept):
+class MetricHistory(background.Kept):
     TASK = "history"
 
     def __init__(self, collect: Callable[[], Iterable[Any]], clock: Callable[[], float] = time.time) -> None:

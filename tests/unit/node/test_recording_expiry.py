@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from esl_apps.node import expiry
-from esl_apps.node.expiry import Expiry
+from esl_apps.node import recording_expiry
+from esl_apps.node.recording_expiry import RecordingExpiry
 from tests.support.bench import Bench, Build
 
 REF = "01900000-0000-7000-8000-00000000000"
@@ -34,7 +34,7 @@ def test_expiry_deletes_days_that_are_too_old(bench: Bench, caplog: pytest.LogCa
     caplog.set_level("INFO")
     old, older = recording(bench, "20261029"), recording(bench, "20250101")
     kept = [recording(bench, day) for day in ("20261030", "20261129", "20261130")]
-    Expiry(bench.services).tidy(TODAY)
+    RecordingExpiry(bench.services).tidy(TODAY)
     assert not old.parent.exists()
     assert not older.parent.exists()
     assert all(path.exists() for path in kept)
@@ -42,9 +42,9 @@ def test_expiry_deletes_days_that_are_too_old(bench: Bench, caplog: pytest.LogCa
 
 
 def test_expiry_deletes_a_day_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expiry, "_BATCH", 2)
+    monkeypatch.setattr(recording_expiry, "_BATCH", 2)
     paths = [recording(bench, "20250101", f"{REF}{n}.wav") for n in range(5)]
-    Expiry(bench.services).tidy(TODAY)
+    RecordingExpiry(bench.services).tidy(TODAY)
     assert not any(path.exists() for path in paths)
 
 
@@ -61,7 +61,7 @@ def test_expiry_leaves_what_is_not_a_recording(bench: Bench, tmp_path: Path) -> 
     far = elsewhere / f"{REF}0.wav"
     far.write_bytes(b"x")
     (Path(bench.config.recordings.dir) / "acme" / "20240101").symlink_to(elsewhere)
-    Expiry(bench.services).tidy(TODAY)
+    RecordingExpiry(bench.services).tidy(TODAY)
     assert not ours.exists()
     assert all(path.exists() for path in [*others, far])
 
@@ -69,12 +69,12 @@ def test_expiry_leaves_what_is_not_a_recording(bench: Bench, tmp_path: Path) -> 
 def test_expiry_without_keep_days_deletes_nothing(build: Build) -> None:
     bench = build()
     path = recording(bench, "20000101")
-    Expiry(bench.services).tidy(TODAY)
+    RecordingExpiry(bench.services).tidy(TODAY)
     assert path.exists()
 
 
 def test_expiry_of_a_folder_that_is_not_there_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    Expiry(bench.services).tidy(TODAY)
+    RecordingExpiry(bench.services).tidy(TODAY)
     assert "recordings_not_expired" in caplog.messages
 
 
@@ -93,8 +93,8 @@ def test_expiry_goes_on_behind_a_folder_that_cannot_be_read(
             raise PermissionError(13, "Permission denied", path)
         return os.scandir(path)
 
-    monkeypatch.setattr(expiry, "os", SimpleNamespace(**{**vars(os), "scandir": scan}))
-    Expiry(bench.services).tidy(TODAY)
+    monkeypatch.setattr(recording_expiry, "os", SimpleNamespace(**{**vars(os), "scandir": scan}))
+    RecordingExpiry(bench.services).tidy(TODAY)
     assert not old.exists()
     assert "lost+found" not in asked
     (line,) = [record for record in caplog.records if record.message == "recordings_not_expired"]
@@ -113,8 +113,8 @@ def test_expiry_goes_on_behind_a_day_that_cannot_be_deleted(
             raise PermissionError(13, "Permission denied", path)
         os.unlink(path)
 
-    monkeypatch.setattr(expiry, "os", SimpleNamespace(**{**vars(os), "unlink": unlink}))
-    Expiry(bench.services).tidy(TODAY)
+    monkeypatch.setattr(recording_expiry, "os", SimpleNamespace(**{**vars(os), "unlink": unlink}))
+    RecordingExpiry(bench.services).tidy(TODAY)
     assert stuck.exists()
     assert not old.exists()
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

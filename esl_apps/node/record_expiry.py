@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 EVERY = 300.0
 
 
-class RecordKeeping(background.Kept):
+class RecordExpiry(background.Kept):
     TASK = "record_keeping"
 
     def __init__(self, services: Services) -> None:
