@@ -12,6 +12,7 @@ import msgspec
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
+from esl_apps.core.notification_shapes import WebhookTest, WebhookTestPayload
 from esl_apps.core.webhooks import headers, key_of
 from esl_apps.net.post import Failed
 from esl_apps.net.resolver import Resolver
@@ -61,7 +62,7 @@ def _test(target: Target, arguments: argparse.Namespace) -> int:
     """Post a signed message of type ``test`` from this machine, past the queue."""
     webhook = target.webhook
     id = f"test_{secrets.token_hex(8)}"
-    body = msgspec.json.encode({"type": "test", "payload": {"webhook": webhook.name, "integrator": target.integrator}})
+    body = msgspec.json.encode(WebhookTest(WebhookTestPayload(webhook.name, target.integrator)))
     keys = [key_of(secret) for secret in webhook.secrets]
     began = time.monotonic()
     status, reason = None, ""

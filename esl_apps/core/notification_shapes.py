@@ -5,7 +5,7 @@ They are made of the same declarations as the notifications themselves (``call_f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -37,6 +37,17 @@ class C2dNotification(Struct, forbid_unknown_fields=True):
     notifications: list[C2d]
 
 
+class WebhookTestPayload(Struct):
+    webhook: str
+    integrator: str
+
+
+class WebhookTest(Struct, tag="test"):
+    """The message of ``esl-apps webhook test``."""
+
+    payload: WebhookTestPayload
+
+
 class _Happened(Struct):
     """What every event says first."""
 
@@ -50,6 +61,9 @@ def cdr(payload: str, dispositions: str = "esl_apps") -> type[Struct]:
     types: dict[str, Any] = {**_types(form), "dialed_at": int}
     if payload == "v2":
         types["ref"] = types.pop("number")
+    if payload != "v4":
+        # Not one of these forms' own keys: only requests with metadata have it.
+        types["metadata"] = dict[str, str] | msgspec.UnsetType
     if dispositions == "teleforge":
         types["outcome"], types["end_reason"] = types["end_reason"], _REASONS
     name = f"Cdr{_suffix(payload)}" + ("Teleforge" if dispositions == "teleforge" else "")
@@ -85,6 +99,11 @@ def event(kind: str) -> type[Struct]:
     return _open(f"{kind.capitalize()}Event", {**types, **shown, **extra})
 
 
+def explained(name: str, reasons: Iterable[str]) -> type[Struct]:
+    """Return the shape of the data of an event that no call has caused."""
+    return defstruct(name, [("reason", Literal[tuple(reasons)]), ("message", str)], kw_only=True)
+
+
 def schemas(*shapes: type[Struct], ref: str = "#/$defs/{name}") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the JSON Schema (2020-12) of each shape, and the schemas that they refer to."""
     found, defined = msgspec.json.schema_components(shapes, ref_template=ref)
@@ -100,13 +119,17 @@ def _suffix(payload: str) -> str:
 
 
 def _enveloped(name: str, kind: str, types: Mapping[str, Any], *, closed: bool) -> type[Struct]:
-    payload = defstruct(f"{name}Payload", [*types.items(), ("seq", _SEQ)], kw_only=True, forbid_unknown_fields=closed)
+    made = [*_members(types), ("seq", _SEQ)]
+    payload = defstruct(f"{name}Payload", made, kw_only=True, forbid_unknown_fields=closed)
     return defstruct(name, [("type", Literal[kind]), ("payload", payload)], kw_only=True, forbid_unknown_fields=closed)
 
 
 def _open(name: str, types: Mapping[str, Any]) -> type[Struct]:
-    made = [(key, kind, msgspec.UNSET) if _optional(kind) else (key, kind) for key, kind in types.items()]
-    return defstruct(name, made, kw_only=True)
+    return defstruct(name, _members(types), kw_only=True)
+
+
+def _members(types: Mapping[str, Any]) -> list[Any]:
+    return [(key, kind, msgspec.UNSET) if _optional(kind) else (key, kind) for key, kind in types.items()]
 
 
 def _optional(kind: Any) -> bool:

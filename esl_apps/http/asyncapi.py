@@ -15,6 +15,7 @@ from esl_apps import __version__
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import notification, notification_shapes
 from esl_apps.http.described import Document
+from esl_apps.http.event_stream import GAPS, REASONS
 from esl_apps.http.routes import Answer, Operation
 
 _REF = "#/components/schemas/{name}"
@@ -35,6 +36,11 @@ _EVENTS = {
     "call": "A call has entered a state.",
     "inbound": "An agent has answered an inbound call.",
     "record": "A call has ended: its record. It is the last event of a call.",
+}
+#: Events of the stream itself, which no call has caused.
+_OF_THE_STREAM = {
+    "gap": ("Behind Last-Event-ID events may be missing.", notification_shapes.explained("GapEvent", GAPS)),
+    "end": ("The stream ends.", notification_shapes.explained("EndEvent", REASONS)),
 }
 
 
@@ -82,7 +88,7 @@ def document(choices: Choices) -> dict[str, Any]:
     for name, address, about, carried in _lists(choices):
         channels[name] = _channel(address, about, carried, choices.push)
     if choices.webhooks:
-        carried = [name for name in ("cdr", "call", "session") if name in messages]
+        carried = [name for name in ("cdr", "call", "session", "test") if name in messages]
         channels["webhook"] = {
             "address": None,
             "description": "A POST to the url of each webhook, signed as Standard Webhooks has it.",
@@ -136,6 +142,8 @@ def _shapes(choices: Choices) -> dict[str, type[Struct]]:
         shapes["session"] = notification_shapes.session()
     if choices.legacy_c2d:
         shapes["c2d"] = notification_shapes.C2dNotification
+    if choices.webhooks:
+        shapes["test"] = notification_shapes.WebhookTest
     return shapes
 
 
@@ -171,13 +179,14 @@ def _message(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _events(messages: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     """Add the events' messages and schemas; return their channel."""
-    found, defined = notification_shapes.schemas(*map(notification_shapes.event, _EVENTS), ref=_REF)
+    events = {kind: (about, notification_shapes.event(kind)) for kind, about in _EVENTS.items()} | _OF_THE_STREAM
+    found, defined = notification_shapes.schemas(*(shape for _about, shape in events.values()), ref=_REF)
     schemas.update(defined)
-    for (kind, about), schema in zip(_EVENTS.items(), found, strict=True):
+    for (kind, (about, _shape)), schema in zip(events.items(), found, strict=True):
         messages[f"{kind}Event"] = {**_message(kind, schema), "summary": about}
     return {
         "address": "/click2dial/events",
         "description": "Server-Sent Events. The event's type is the message's name, its data the payload.",
-        "messages": {kind: {"$ref": f"#/components/messages/{kind}Event"} for kind in _EVENTS},
+        "messages": {kind: {"$ref": f"#/components/messages/{kind}Event"} for kind in events},
         "bindings": {"http": {}},
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -38,6 +38,11 @@ REASONS = {
     "stopping": "this node stops; reconnect with Last-Event-ID, to any node",
     "token": "the token is no longer valid",
     "unavailable": "Redis can't be reached; reconnect with Last-Event-ID",
+}
+#: Why events may be missing behind a client's ``Last-Event-ID``.
+GAPS = {
+    "unknown": "Redis doesn't know this id, or has lost events",
+    "expired": f"events are kept for {KEEP // 60} minutes",
 }
 
 
@@ -150,9 +155,9 @@ class EventStream(LiveBody):
         if self._last > feed.last and self._last > (newest := self._feeds.store.span(feed.integrator).last or START):
             # Redis has lost its latest data, or the id is of another installation.
             self._last = newest
-            return _frame("gap", {"reason": "unknown", "message": "Redis doesn't know this id, or has lost events"})
+            return _explained("gap", "unknown", GAPS)
         if self._last != START and self._last[0] < (self._clock() - KEEP) * 1000:
-            return _frame("gap", {"reason": "expired", "message": f"events are kept for {KEEP // 60} minutes"})
+            return _explained("gap", "expired", GAPS)
         return b""
 
     # Ends ---------------------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ class EventStream(LiveBody):
 
     def _end(self, reason: str) -> bytes:
         self._on_end(reason)
-        return _frame("end", {"reason": reason, "message": REASONS[reason]})
+        return _explained("end", reason, REASONS)
 
     def close(self) -> None:
         if self._feed is not None:
@@ -181,5 +186,6 @@ def _fitting(events: list[FeedEvent]) -> list[FeedEvent]:
     return events
 
 
-def _frame(event: str, data: dict[str, str]) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (event.encode(), msgspec.json.encode(data))
+def _explained(event: str, reason: str, messages: Mapping[str, str]) -> bytes:
+    data = msgspec.json.encode({"reason": reason, "message": messages[reason]})
+    return b"event: %s\ndata: %s\n\n" % (event.encode(), data)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import Struct
 
+from esl_apps.core import notification
 from esl_apps.core import notification_shapes as shapes
+from esl_apps.core.attempt import Attempt
 from tests.support import schemas
 
 FOLDER = Path(__file__).parent
@@ -38,8 +41,21 @@ def test_every_notification_is_as_its_schema_says(form: str) -> None:
         body = json.loads(line)
         validator.validate(body)
         if form != "c2d":
-            described = [*defined[f"{SHAPES[form].__name__}Payload"]["properties"]]
-            assert sorted(body["payload"]) == sorted(described)
+            described = defined[f"{SHAPES[form].__name__}Payload"]
+            assert set(described["required"]) <= set(body["payload"]) <= set(described["properties"])
+
+
+@pytest.mark.parametrize("payload", shapes.PAYLOADS)
+@pytest.mark.parametrize("dispositions", ["esl_apps", "teleforge"])
+def test_record_with_metadata_is_as_every_schema_says(payload: str, dispositions: str) -> None:
+    attempt = Attempt(app="click-dial", call_dir="outbound", extension="1000", number="1001", metadata={"a": "b"})
+    attempt.dialled(attempt.queued_at)
+    attempt.end("answered", 16, "agent", attempt.queued_at + 5)
+    assert attempt.record is not None
+    body = notification.cdr_payload(attempt.record, payload=payload, dispositions=dispositions)
+    body["payload"]["seq"] = 1
+    (schema,), defined = shapes.schemas(shapes.cdr(payload, dispositions))
+    schemas.validator({**schema, "$defs": defined}).validate(json.loads(msgspec.json.encode(body)))
 
 
 @pytest.mark.parametrize(

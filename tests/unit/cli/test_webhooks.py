@@ -55,7 +55,8 @@ def test_webhook_test_posts_a_signed_message(run: Run, hooked: str, receiver: Re
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.startswith("crm: taken with status 200 in 0.")
     (post,) = receiver.posts
-    assert Webhook(SECRET).verify(post.body, post.headers)["type"] == "test"
+    message = Webhook(SECRET).verify(post.body, post.headers)
+    assert message == {"type": "test", "payload": {"webhook": "crm", "integrator": "acme"}}
 
 
 def test_webhook_test_says_what_went_wrong(run: Run, hooked: str, receiver: Receiver) -> None:

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from esl_apps.core.call_events import Wanted
-from esl_apps.http import event_stream
+from esl_apps.http import asyncapi, event_stream
 from esl_apps.http.event_stream import EventStream
 from esl_apps.node import event_feed
 from esl_apps.node.event_feed import Feeds
@@ -105,6 +105,15 @@ def test_stream_resumes_from_the_feed(stage: Stage) -> None:
     parts = stage.listen((MS + 3, 0))
     next(parts)
     assert ids(next(parts)) == [4]
+
+
+def test_events_of_the_stream_are_described() -> None:
+    made = asyncapi.document(asyncapi.Choices())
+    assert list(made["channels"]["events"]["messages"]) == ["call", "inbound", "record", "gap", "end"]
+    for kind, reasons in (("GapEvent", event_stream.GAPS), ("EndEvent", event_stream.REASONS)):
+        described = made["components"]["schemas"][kind]
+        assert sorted(described["properties"]["reason"]["enum"]) == sorted(reasons)
+        assert described["required"] == ["reason", "message"]
 
 
 def test_stream_of_a_client_that_is_ahead_repeats_nothing(stage: Stage) -> None:
