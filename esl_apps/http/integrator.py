@@ -228,7 +228,7 @@ _ROUTES = (
                 list_records,
                 scopes=(READ,),
                 parameters=record_query.PARAMETERS,
-                answers={200: Answer("A page", RecordPage, headers=record_query.LINK)},
+                answers={200: Answer("A page", RecordPage, also=record_query.TABLE, headers=record_query.LINK)},
                 errors=(400, 401, 403, 406, 422, 429, 503),
             ),
         ),

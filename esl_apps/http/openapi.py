@@ -146,5 +146,5 @@ def _answer(answer: Answer) -> dict[str, Any]:
     if answer.headers:
         described["headers"] = dict(answer.headers)
     content = {} if answer.body is None else {"schema": _body(answer.body)}
-    described["content"] = {answer.media: content}
+    described["content"] = {answer.media: content} | {media: {"schema": {"type": "string"}} for media in answer.also}
     return described

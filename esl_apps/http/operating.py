@@ -286,6 +286,9 @@ ROUTES = (
                     in_query("account_id", str),
                     *record_query.PARAMETERS,
                 ),
+                answers={
+                    200: Answer("Done", _data(_list_of(_OBJECT)), also=record_query.TABLE, headers=record_query.LINK)
+                },
                 errors=(401, 403, 406, 422, 429, 503),
             ),
         ),

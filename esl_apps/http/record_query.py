@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from urllib.parse import urlencode
 
 import falcon
+from falcon import mediatypes
 
 from esl_apps.core import terms
 from esl_apps.core.numbers import NumberPlan
@@ -66,8 +67,12 @@ def _seconds(req: falcon.Request, name: str) -> float | None:
 
 def wants_csv(req: falcon.Request) -> bool:
     """:raises Problem: 406."""
-    media = req.client_prefers(("application/json", _CSV))
-    if media is None:
+    try:
+        # Media types are compared in any case (RFC 9110, 8.3.1); falcon's client_prefers doesn't.
+        media = mediatypes.best_match(("application/json", _CSV), req.accept.lower())
+    except ValueError:
+        media = ""
+    if not media:
         raise problem(406, "media_type", f"expected an Accept of application/json or {_CSV}", "Accept")
     return media == _CSV
 
@@ -95,4 +100,5 @@ PARAMETERS = (
     in_query(METADATA, str, "Calls whose `metadata` has this text under NAME"),
     *PAGING.parameters,
 )
+TABLE = (_CSV,)
 LINK = {"Link": {"schema": {"type": "string"}, "description": 'The next page of a table, as `rel="next"`'}}

@@ -46,6 +46,8 @@ class Answer:
     meaning: str
     body: Body | None = None
     media: str = "application/json"
+    also: tuple[str, ...] = ()
+    """Further media types that a client may ask for."""
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -190,6 +190,25 @@ def test_v1_records_as_csv_name_the_integrator(bench: Bench, operator: HttpClien
     assert row["integrator"] == "acme"
 
 
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("Text/CSV", "text/csv"),
+        ("APPLICATION/JSON", "application/json"),
+        ("text/csv; Q=0.5, application/JSON", "application/json"),
+    ],
+)
+def test_accept_is_read_in_any_case(acme: HttpClient, accept: str, media: str) -> None:
+    answer = acme.simulate_get(RECORDS, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, media)
+
+
+def test_table_of_records_is_described(acme: HttpClient, operator: HttpClient) -> None:
+    for port, path in ((acme, RECORDS), (operator, "/v1/records")):
+        answers = port.simulate_get("/openapi.json").json["paths"][path]["get"]["responses"]
+        assert set(answers["200"]["content"]) == {"application/json", "text/csv"}
+
+
 def test_records_as_a_table_are_written_in_turns(
     bench: Bench, acme: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
