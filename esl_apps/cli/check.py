@@ -310,13 +310,17 @@ def _folders(config: Config) -> Iterator[Result]:
             yield Result("node.state_dir", OK, str(state))
     except ConfigError as error:
         yield Result("node.state_dir", FAIL, error.problems[0].message)
-    for key, folder, needed in (
-        ("recordings.dir", config.recordings.dir, any(integrator.record for integrator in config.integrators)),
-        ("spool.dir", config.spool.dir, False),
+    records = any(integrator.record for integrator in config.integrators)
+    for key, folder, needed, mend in (
+        ("recordings.dir", config.recordings.dir, records, "make it, writable by the switch"),
+        ("spool.dir", config.spool.dir, False, ""),
+        ("prompts.dir", config.prompts.dir, True, "not there, so this package's own prompts would be played"),
     ):
+        if folder is None:
+            continue
         if not os.path.isdir(folder):
-            mend = "make it, writable by the switch" if needed else "not there yet; the switch makes it when it writes"
-            yield _judged(key, not needed, f"{folder}: {mend}")
+            why = mend if needed else "not there yet; the switch makes it when it writes"
+            yield _judged(key, not needed, f"{folder}: {why}")
         elif not os.access(folder, os.R_OK | os.X_OK):
             yield Result(key, FAIL, f"{folder}: this user can't read it")
         else:

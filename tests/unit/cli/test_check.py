@@ -455,6 +455,15 @@ def test_check_prompts_that_are_missing_fail(run: Run, good: Settings, monkeypat
     assert failures(run, good) == ["prompts in de: /nowhere/unavailable.wav: not there"]
 
 
+def test_check_prompts_folder_that_is_missing_fails(run: Run, good: Settings, tmp_path: Path) -> None:
+    good["prompts"] = {"dir": str(tmp_path)}
+    assert f"prompts.dir: {tmp_path}" in lines(run("check", "-c", good.written()), "ok")
+    good["prompts"] = {"dir": f"{tmp_path}/no"}
+    assert failures(run, good) == [
+        f"prompts.dir: {tmp_path}/no: not there, so this package's own prompts would be played"
+    ]
+
+
 def test_check_language_that_lacks_prompts_is_warned_of(run: Run, good: Settings, tmp_path: Path) -> None:
     (tmp_path / "nl" / "8000").mkdir(parents=True)
     for path in (PROMPTS / "en" / "8000").iterdir():
