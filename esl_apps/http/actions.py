@@ -24,16 +24,14 @@ from esl_apps.http.schemas import DigitsOrder, DryRun, PartyOrder, RecordOrder, 
 _PARTIES = (terms.AGENT, terms.CALLEE)
 _STEPS = (actions.START, actions.PAUSE, actions.RESUME, actions.STOP)
 
-Read = Callable[[str, Mapping[str, Any]], Action]
+Read = Callable[[CallsPort, str, Mapping[str, Any]], Action]
 """Reads a body into an action of this name. :raises Refused: names each wrong field."""
 
 
 def _handler(name: str, read: Read) -> Callable[..., None]:
     def act(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
         raw, fields = read_json(req) if req.content_length else (b"", {})
-        action = read(name, fields)
-        if action.to:
-            port.client.read_target(action.to)
+        action = read(port, name, fields)
         call = port.call(ref)
         key = port.key_of(req)
         if key is None:
@@ -50,30 +48,43 @@ def _handler(name: str, read: Read) -> Callable[..., None]:
 # Bodies ---------------------------------------------------------------------------------------------------
 
 
-def _nothing(name: str, fields: Mapping[str, Any]) -> Action:
+def _nothing(_port: CallsPort, name: str, fields: Mapping[str, Any]) -> Action:
     _check(fields, {})
     return Action(name)
 
 
-def _party(name: str, fields: Mapping[str, Any]) -> Action:
+def _party(_port: CallsPort, name: str, fields: Mapping[str, Any]) -> Action:
     _check(fields, {"party": _one_of(_PARTIES)})
     return Action(name, party=fields["party"])
 
 
-def _digits(name: str, fields: Mapping[str, Any]) -> Action:
+def _digits(_port: CallsPort, name: str, fields: Mapping[str, Any]) -> Action:
     _check(fields, {"to": _one_of(_PARTIES), "digits": _keys})
     return Action(name, party=fields["to"], digits=fields["digits"])
 
 
-def _step(name: str, fields: Mapping[str, Any]) -> Action:
+def _step(_port: CallsPort, name: str, fields: Mapping[str, Any]) -> Action:
     _check(fields, {"action": _one_of(_STEPS)})
     return Action(name, step=fields["action"])
 
 
-def _transfer(name: str, fields: Mapping[str, Any]) -> Action:
+def _transfer(port: CallsPort, name: str, fields: Mapping[str, Any]) -> Action:
+    return _read_transfer(port, name, fields)[0]
+
+
+def _read_transfer(port: CallsPort, name: str, fields: Mapping[str, Any]) -> tuple[Action, Number]:
+    """:raises Refused: lists every fault."""
     fields = {"mode": "blind", "by": terms.AGENT, **fields}
-    _check(fields, {"to": _text, "mode": _one_of((actions.BLIND, actions.CONSULT)), "by": _one_of(_PARTIES)})
-    return Action(name, to=fields["to"], by=fields["by"], mode=fields["mode"])
+    modes = _one_of((actions.BLIND, actions.CONSULT))
+    faults = _faults(fields, {"to": _text, "mode": modes, "by": _one_of(_PARTIES)})
+    if all(fault.field != "to" for fault in faults):
+        try:
+            to = port.client.read_target(fields["to"])
+        except Refused as refused:
+            faults += refused.faults
+    if faults:
+        raise Refused(faults)
+    return Action(name, to=fields["to"], by=fields["by"], mode=fields["mode"]), to
 
 
 def _transfer_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
@@ -85,7 +96,7 @@ def _transfer_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, 
     faults: list[Fault] = []
     to: Number | None = None
     try:
-        to = port.client.read_target(_transfer(actions.TRANSFER, fields).to)
+        _action, to = _read_transfer(port, actions.TRANSFER, fields)
     except Refused as refused:
         faults = list(refused.faults)
     if call["state"] != terms.BRIDGED:
@@ -97,7 +108,13 @@ def _transfer_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, 
 
 
 def _check(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str]]) -> None:
-    """``expected``: by field, what says what is wrong with a value, or nothing. :raises Refused: lists every fault."""
+    """:raises Refused: lists every fault."""
+    if faults := _faults(fields, expected):
+        raise Refused(faults)
+
+
+def _faults(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str]]) -> list[Fault]:
+    """``expected``: by field, what says what is wrong with a value, or nothing."""
     known = f"unknown field; expected {', '.join(expected) or 'none'}"
     faults = [Fault(name[:64], "unknown", known) for name in fields if name not in expected]
     for name, wrong in expected.items():
@@ -105,8 +122,7 @@ def _check(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str
             faults.append(Fault(name, "required", f"missing; {wrong(None)}"))
         elif message := wrong(fields[name]):
             faults.append(Fault(name, "value", message))
-    if faults:
-        raise Refused(faults)
+    return faults
 
 
 def _one_of(values: tuple[str, ...]) -> Callable[[Any], str]:

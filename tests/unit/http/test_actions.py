@@ -74,6 +74,13 @@ def test_transfer_dry_run_says_what_is_wrong(world: World) -> None:
     assert not dry_transfer(world, {"to": "0900123456"})["to"][0]
 
 
+def test_transfer_names_every_wrong_field(world: World) -> None:
+    body = {"to": "0900123456", "mode": "attended", "by": "both", "colour": "red"}
+    wrong = {"to", "mode", "by", "colour"}
+    assert {field for field, _code in errors(act(world, call(world), "transfer", body), 422)} == wrong
+    assert {name for name, (ok, _message) in dry_transfer(world, body).items() if not ok} == {*wrong, "state"}
+
+
 def test_transfer_dry_run_passes_a_good_target(world: World) -> None:
     checks = dry_transfer(world, {"to": "1001", "mode": "consult"})
     assert [name for name, (ok, _message) in checks.items() if not ok] == ["state"]
