@@ -92,6 +92,7 @@ def _transfer_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, 
         _handler(actions.TRANSFER, _transfer)(port, req, resp, ref)
         return
     _raw, fields = read_json(req)
+    port.key_of(req)
     call = port.call(ref)
     faults: list[Fault] = []
     to: Number | None = None

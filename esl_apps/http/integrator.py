@@ -56,10 +56,10 @@ def build(services: Services, outgoing: Outgoing, name: str) -> Wsgi:
 def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     raw, fields = read_json(req)
     port.check_agent(req, fields.get("agent"))
+    key = port.key_of(req)
     if dry_run.is_asked_for(req):
         answer(resp, 200, port.dry_run(fields))
         return
-    key = port.key_of(req)
     if key is None:
         _accept(resp, port.place(fields, new_ref()))
         return

@@ -177,7 +177,8 @@ def _responder(operation: Operation, port: Port) -> Callable[..., None]:
     known = {parameter["name"] for parameter in operation.parameters if parameter["in"] == "query"}
     if any("link" in way for way in operation.security):
         known.add(SIGNATURE)
-    keyed = operation.body is None or any(parameter["name"] == KEY for parameter in operation.parameters)
+    repeatable = operation.body is None and operation.safe
+    keyed = repeatable or any(parameter["name"] == KEY for parameter in operation.parameters)
 
     def respond(req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
         if scopes is not None:

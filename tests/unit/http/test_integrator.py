@@ -205,6 +205,9 @@ def test_create_call_that_is_refused_releases_its_key(world: World) -> None:
 @pytest.mark.parametrize("key", ["", " ", "a b", "a" * 201])
 def test_create_call_with_an_invalid_key_is_422(world: World, key: str) -> None:
     assert errors(post(world, Idempotency_Key=key), 422) == [("Idempotency-Key", "pattern")]
+    headers = {"Idempotency-Key": key}
+    dry = world.api.simulate_post(CALLS, params={"dry_run": "1"}, json=ORDER, headers=headers)
+    assert errors(dry, 422) == [("Idempotency-Key", "pattern")]
     assert world.outgoing.placed == []
 
 
@@ -419,6 +422,14 @@ def test_legacy_from_another_address_needs_the_token(world: World) -> None:
 def test_legacy_with_a_wrong_field_is_422(world: World) -> None:
     assert errors(legacy(world, LISTED, callee="x"), 422) == [("callee", "pattern")]
     assert errors(legacy(world, LISTED, agent=["1000", "1001"]), 422) == [("agent", "value")]
+
+
+def test_legacy_with_an_idempotency_key_is_422(world: World) -> None:
+    """It keeps none, so a repeated request would dial twice."""
+    headers = {"Idempotency-Key": "one"}
+    result = world.api.simulate_get("/call.php", params=ORDER, headers=headers, remote_addr=LISTED)
+    assert errors(result, 422) == [("Idempotency-Key", "unknown")]
+    assert world.outgoing.placed == []
 
 
 def test_legacy_is_404_unless_it_is_configured(world: World) -> None:
