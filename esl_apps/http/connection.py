@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from gevent import socket
 
-from esl_apps.http.live_body import SEND_BUFFER, LiveBody
+from esl_apps.http.live_body import LiveBody
 from esl_apps.http.request import BadRequest, Need, Parser, Request
 from esl_apps.net.tls_stream import TlsStream
 from esl_apps.net.turns import take_turn
@@ -259,7 +259,6 @@ class Connection:
 
         :raises OSError: the client is gone. :raises _Gone: it doesn't read.
         """
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._writing = True
         for part in chain([head], body):
             take_turn(self._peer)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-#: Bytes that the system may hold for a client that doesn't read.
-SEND_BUFFER = 262144
-
 
 class LiveBody(ABC):
     """An answer without an end. The connection sends each part at once, and asks for the next when the client has taken
