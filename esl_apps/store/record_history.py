@@ -213,7 +213,8 @@ def _part(raw: bytes) -> Part | None:
 
 def _edge(at: float) -> str:
     """The beginning of the references of calls that began at a time."""
-    text = f"{max(0, min(int(at * 1000), (1 << 48) - 1)):012x}"
+    # Compared before it is made whole: a thousand times the largest number is infinite.
+    text = f"{int(max(0, min(at * 1000, (1 << 48) - 1))):012x}"
     return f"{text[:8]}-{text[8:]}"
 
 
