@@ -33,8 +33,8 @@ _ADMITTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """A token that opens a port, and what it may do there."""
+class Token:
+    """A token that opens a port, by its hash, and what it may do there."""
 
     digest: bytes
     #: None: everything.
@@ -49,12 +49,12 @@ class Holder:
         return self.scopes is None or not self.scopes.isdisjoint(scopes)
 
 
-def holders(main: Bearer, scoped: Iterable[AdminToken | CardsToken | IntegratorToken], name: str = "") -> list[Holder]:
+def tokens_of(main: Bearer, scoped: Iterable[AdminToken | CardsToken | IntegratorToken], name: str = "") -> list[Token]:
     """Return the tokens of a section of the configuration, which ``name`` names: its full token, if it has one, and
     those with scopes."""
-    full = [Holder(main.digest, None, name)] if main.digest else []
+    full = [Token(main.digest, None, name)] if main.digest else []
     return full + [
-        Holder(token.digest, frozenset(token.scopes), f"{name}/{token.name}") for token in scoped if token.digest
+        Token(token.digest, frozenset(token.scopes), f"{name}/{token.name}") for token in scoped if token.digest
     ]
 
 
@@ -70,17 +70,17 @@ class Door:
         #: Addresses and digests of tokens that were right, oldest first.
         self._admitted: dict[tuple[str, bytes], None] = {}
 
-    def check(self, req: falcon.Request, known: Sequence[Holder], *scopes: str) -> Holder:
+    def check(self, req: falcon.Request, known: Sequence[Token], *scopes: str) -> Token:
         """Admit a request if its token has one of the scopes, and return the token.
 
         :raises Problem: 401 for no token or a wrong one; 403 for a token without these scopes; 429 for too many wrong
             tokens from this address, or too many requests with this token.
         """
-        holder = self.find(req, token_of(req), known)
-        self.enter(holder, *scopes)
-        return holder
+        token = self.find(req, given_token(req), known)
+        self.enter(token, *scopes)
+        return token
 
-    def find(self, req: falcon.Request, given: str, known: Sequence[Holder]) -> Holder:
+    def find(self, req: falcon.Request, given: str, known: Sequence[Token]) -> Token:
         """Return the token that a request gives. :raises Problem: 401; 429 for too many wrong tokens from this
         address."""
         digest = hashlib.sha256(given.encode()).digest()
@@ -88,11 +88,11 @@ class Door:
         # Another client's wrong tokens from this address, as behind a proxy, don't shut out one that was here before.
         if given and client not in self._admitted:
             self.may_guess(req)
-        matching: Holder | None = None
-        for holder in known:
+        matching: Token | None = None
+        for token in known:
             # Compare with all, so that the time doesn't tell a token's place in the list.
-            if hmac.compare_digest(digest, holder.digest):
-                matching = holder
+            if hmac.compare_digest(digest, token.digest):
+                matching = token
         if matching is None or not given:
             self._admitted.pop(client, None)
             if given:
@@ -103,14 +103,14 @@ class Door:
             del self._admitted[next(iter(self._admitted))]
         return matching
 
-    def enter(self, holder: Holder, *scopes: str) -> None:
+    def enter(self, token: Token, *scopes: str) -> None:
         """Count a request of a token. :raises Problem: 429 for too many; 403 if it has none of the scopes."""
         rate = self._rate()
         if rate.per_token is not None:
-            wait = self._of_token.take(holder.digest, rate.per_token, capacity_of(rate.per_token, rate.burst))
+            wait = self._of_token.take(token.digest, rate.per_token, capacity_of(rate.per_token, rate.burst))
             if wait:
                 raise self.too_many(wait, "requests with this token")
-        if not holder.has(*scopes):
+        if not token.has(*scopes):
             self._on_refused(403)
             # Those with a colon are for agents' own tokens: no configuration names them.
             named = " or ".join(scope for scope in scopes if ":" not in scope)
@@ -146,8 +146,8 @@ class Door:
         return problem(429, "too_many", f"too many {what}", headers={"Retry-After": str(max(1, math.ceil(wait)))})
 
 
-def token_of(req: falcon.Request) -> str:
-    """Return the token of a request, or an empty string."""
+def given_token(req: falcon.Request) -> str:
+    """Return the text of the token that a request gives, or an empty string."""
     authorization = req.get_header("Authorization") or ""
     if authorization[:7].lower() == "bearer ":
         return authorization[7:].strip()

@@ -49,4 +49,4 @@ class AdminPort(CrossbarPort):
 
         :raises Problem: as ``Door.check``.
         """
-        params["by"] = self.door.check(req, self.holders(), *scopes).name.removeprefix("+")
+        params["by"] = self.door.check(req, self.tokens(), *scopes).name.removeprefix("+")

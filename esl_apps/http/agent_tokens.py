@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from esl_apps.http.access import OWN, Holder
+from esl_apps.http.access import OWN, Token
 
 #: Seconds for which a token is good at most, and if the request doesn't say.
 LONGEST = 900
@@ -35,18 +35,18 @@ class _Content(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
 class AgentTokens:
     """The agent tokens of one integrator. ``issuers``: the tokens of the configuration, each with its own key."""
 
-    def __init__(self, integrator: str, issuers: Sequence[Holder], pin_key: str) -> None:
+    def __init__(self, integrator: str, issuers: Sequence[Token], pin_key: str) -> None:
         purpose = f"esl_apps agent token {integrator}\n{pin_key}"
         self._keys = [(issuer, hmac.digest(issuer.digest, purpose.encode(), hashlib.sha256)) for issuer in issuers]
 
-    def issue(self, issuer: Holder, agent: str, scopes: Sequence[str], expires: int) -> str:
+    def issue(self, issuer: Token, agent: str, scopes: Sequence[str], expires: int) -> str:
         """Return a token for an agent until ``expires`` (Unix seconds)."""
         key = next(key for known, key in self._keys if known.digest == issuer.digest)
         content = _encoded(msgspec.json.encode(_Content(agent, expires, list(scopes))))
         return f"{_PREFIX}{content}.{_signature(key, content)}"
 
-    def read(self, text: str) -> tuple[Holder, int] | None:
-        """Return a token as a holder, and when it expires (Unix seconds); None if it isn't one of ours."""
+    def read(self, text: str) -> tuple[Token, int] | None:
+        """Return the token that a text is, and when it expires (Unix seconds); None if it isn't one of ours."""
         content, dot, signature = text.removeprefix(_PREFIX).partition(".")
         if not text.startswith(_PREFIX) or not dot or len(text) > _LONGEST_TEXT:
             return None
@@ -57,14 +57,14 @@ class AgentTokens:
         if signer is None:
             return None
         try:
-            token = msgspec.json.decode(_decoded(content), type=_Content)
+            signed = msgspec.json.decode(_decoded(content), type=_Content)
         except (binascii.Error, msgspec.DecodeError):  # Signed by a version of ours that wrote another form.
             return None
         # A reload may have taken scopes from the issuer meanwhile.
-        scopes = [scope for scope in token.scopes if signer.scopes is None or scope in signer.scopes]
+        scopes = [scope for scope in signed.scopes if signer.scopes is None or scope in signer.scopes]
         opens = frozenset(OWN[scope] for scope in scopes if scope in OWN)
         digest = hashlib.sha256(text.encode()).digest()
-        return Holder(digest, opens, f"{signer.name} for agent {token.agent}", token.agent), token.expires
+        return Token(digest, opens, f"{signer.name} for agent {signed.agent}", signed.agent), signed.expires
 
 
 def _signature(key: bytes, content: str) -> str:

@@ -33,7 +33,7 @@ def get_agent(port: CallsPort, req: falcon.Request, resp: falcon.Response, agent
 def create_token(port: CallsPort, req: falcon.Request, resp: falcon.Response, agent: str) -> None:
     """``POST …/agents/AGENT/token``: a token that opens the calls of this agent, and nothing else."""
     _raw, fields = read_json(req)
-    issuer = port.holder(req)
+    issuer = port.token(req)
     granted = [scope for scope in agent_tokens.SCOPES if issuer.scopes is None or scope in issuer.scopes]
     seconds, scopes = fields.get("expires_in", agent_tokens.LONGEST), fields.get("scopes", granted)
     faults = [*_unknown(fields), *port.client.agent_faults(agent)]

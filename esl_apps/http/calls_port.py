@@ -21,7 +21,7 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.order import PATTERNS, IntegratorRules, Order
 from esl_apps.core.status import is_ref, snapshot
 from esl_apps.http import dry_run, idempotency
-from esl_apps.http.access import Door, Holder, holders, token_of
+from esl_apps.http.access import Door, Token, given_token, tokens_of
 from esl_apps.http.agent_tokens import AgentTokens
 from esl_apps.http.errors import problem
 from esl_apps.http.schemas import Accepted, DryRun
@@ -48,7 +48,7 @@ class CallsPort:
         """Clients that listen to events with tokens of an agent, by agent."""
         self._outgoing = outgoing
         #: A configuration and its tokens. A reload brings another.
-        self._known: tuple[Config, list[Holder], AgentTokens] | None = None
+        self._known: tuple[Config, list[Token], AgentTokens] | None = None
 
     @property
     def settings(self) -> Integrator:
@@ -71,14 +71,14 @@ class CallsPort:
 
         :raises Problem: as ``Door.check``; 401 for an agent token that has expired; 404 for another agent's call.
         """
-        _config, known, tokens = self._tokens()
-        given = token_of(req)
-        agent_token = tokens.read(given)
+        _config, known, agent_tokens = self._tokens()
+        given = given_token(req)
+        agent_token = agent_tokens.read(given)
         if agent_token is not None:
             known = [*known, agent_token[0]]
-        holder = req.context.holder = self.door.find(req, given, known)
-        self.door.enter(holder, *scopes)
-        if agent_token is None or holder.agent is None:
+        token = req.context.token = self.door.find(req, given, known)
+        self.door.enter(token, *scopes)
+        if agent_token is None or token.agent is None:
             return
         if agent_token[1] <= time.time():
             self.count(401)
@@ -86,25 +86,25 @@ class CallsPort:
             raise problem(401, "expired", "this agent token has expired", headers=headers)
         if "ref" in params:
             call = self.find(params["ref"])
-            if call is None or call["agent"] != holder.agent:
+            if call is None or call["agent"] != token.agent:
                 raise problem(404, "not_found", "no such call")
 
     def still_admits(self, req: falcon.Request) -> bool:
         """Whether the token of a request that was admitted still opens this port."""
-        _config, known, tokens = self._tokens()
-        agent_token = tokens.read(token_of(req))
+        _config, known, agent_tokens = self._tokens()
+        agent_token = agent_tokens.read(given_token(req))
         if agent_token is not None:
             return agent_token[1] > time.time()
-        return any(self.holder(req).digest == holder.digest for holder in known)
+        return any(self.token(req).digest == token.digest for token in known)
 
-    def holder(self, req: falcon.Request) -> Holder:
+    def token(self, req: falcon.Request) -> Token:
         """Return the token that admitted a request."""
-        holder: Holder = req.context.holder
-        return holder
+        token: Token = req.context.token
+        return token
 
     def check_agent(self, req: falcon.Request, agent: object) -> None:
         """:raises Problem: 403 if the request's token is another agent's."""
-        own = self.holder(req).agent
+        own = self.token(req).agent
         if own is not None and agent != own:
             self.count(403)
             raise problem(403, "agent", f"this token is for calls of agent {own}", "agent")
@@ -113,10 +113,10 @@ class CallsPort:
     def agent_tokens(self) -> AgentTokens:
         return self._tokens()[2]
 
-    def _tokens(self) -> tuple[Config, list[Holder], AgentTokens]:
+    def _tokens(self) -> tuple[Config, list[Token], AgentTokens]:
         config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
-            known = holders(self.settings, self.settings.tokens, self.name)
+            known = tokens_of(self.settings, self.settings.tokens, self.name)
             self._known = config, known, AgentTokens(self.name, known, config.pin_key or "")
         return self._known
 
@@ -135,7 +135,7 @@ class CallsPort:
 
     def key_of(self, req: falcon.Request) -> str | None:
         """Return the name of a request's idempotency key; None if it has no key. :raises Problem: 422."""
-        key, own = idempotency.key_of(req), self.holder(req).agent
+        key, own = idempotency.key_of(req), self.token(req).agent
         # A page of one agent must not take the keys that its server, or another agent, is about to use.
         return key if key is None or own is None else f"{own} {key}"
 

@@ -16,7 +16,7 @@ from gevent.lock import BoundedSemaphore
 from esl_apps.config.model import Config
 from esl_apps.core.pins import Asker
 from esl_apps.http import dry_run
-from esl_apps.http.access import Door, Holder, holders
+from esl_apps.http.access import Door, Token, tokens_of
 from esl_apps.http.body import answer, check_fields, read_json
 from esl_apps.http.errors import ErrorForm, Problem, problem
 from esl_apps.http.parameters import in_path, in_query
@@ -104,7 +104,7 @@ class CrossbarPort:
         self.door = Door(lambda: services.policy.config.admin.rate, services.refused)
         self.count = services.refused
         #: A configuration and its tokens by account. A reload brings another.
-        self._known: tuple[Config, dict[str | None, list[Holder]]] | None = None
+        self._known: tuple[Config, dict[str | None, list[Token]]] | None = None
         self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
         """By account that writes cards now."""
 
@@ -115,12 +115,12 @@ class CrossbarPort:
         :raises StoreUnavailable: Redis is down.
         """
         account_id = params.pop("account_id")
-        holder = self.door.check(req, self.holders(account_id), *scopes)
+        token = self.door.check(req, self.tokens(account_id), *scopes)
         account = self.services.policy.cards.account(account_id) if NAME.fullmatch(account_id) else None
         if account is None:
             raise problem(404, "not_found", "no such account", "account_id")
         params["account"] = account
-        req.context.asker = Asker(holder.name, account_id)
+        req.context.asker = Asker(token.name, account_id)
 
     def write_card(self, req: falcon.Request, data: Mapping[str, Any], write: Callable[[], T]) -> T:
         """Write a card with the fields ``data``.
@@ -149,18 +149,18 @@ class CrossbarPort:
                     guard.told(asker)
                 raise
 
-    def holders(self, account_id: str | None = None) -> list[Holder]:
+    def tokens(self, account_id: str | None = None) -> list[Token]:
         """Return this port's tokens and, for an account of the configuration, its own."""
         config = self.services.policy.config
         if self._known is None or self._known[0] is not config:
             # No account's name has a +.
-            self._known = config, {None: holders(config.admin, config.admin.tokens, "+admin")}
+            self._known = config, {None: tokens_of(config.admin, config.admin.tokens, "+admin")}
         by_account = self._known[1]
         account = None if account_id is None else config.accounts.get(account_id)
         if account is None or account_id is None:
             return by_account[None]
         if account_id not in by_account:
-            by_account[account_id] = by_account[None] + holders(account, account.tokens, account_id)
+            by_account[account_id] = by_account[None] + tokens_of(account, account.tokens, account_id)
         return by_account[account_id]
 
 

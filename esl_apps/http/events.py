@@ -25,7 +25,7 @@ def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -
     agent = req.get_param("agent")
     if agent is not None:
         agent = port.client.agent(agent)
-    own = port.holder(req).agent
+    own = port.token(req).agent
     if own is not None:
         agent = own if agent is None else agent
         port.check_agent(req, agent)

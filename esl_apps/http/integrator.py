@@ -73,7 +73,7 @@ def create_call(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> 
 def list_calls(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
     named = [*_FILTERS, *(name for name in req.params if name.startswith(status.METADATA))]
     filters = {field: value for field in named if (value := req.get_param(field)) is not None}
-    own = port.holder(req).agent
+    own = port.token(req).agent
     if "agent" in filters:
         filters["agent"] = port.client.agent(filters["agent"])
     if own is not None:

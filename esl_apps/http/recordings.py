@@ -99,7 +99,7 @@ def delete_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response
         raise _hanging() from None
     except OSError:
         raise _no_recording() from None
-    log.info("recording_deleted", extra={"integrator": port.name, "recording": name, "by": port.holder(req).name})
+    log.info("recording_deleted", extra={"integrator": port.name, "recording": name, "by": port.token(req).name})
     resp.status = 204
 
 

@@ -34,8 +34,8 @@ def log_in(site: Site, req: falcon.Request, resp: falcon.Response) -> None:
     fields = read_form(req)
     to, door = _to(fields.get("to")), site.port.door
     try:
-        holder = door.find(req, fields.get("token", ""), site.port.holders())
-        door.enter(holder, READ, CARDS)
+        token = door.find(req, fields.get("token", ""), site.port.tokens())
+        door.enter(token, READ, CARDS)
     except Problem as refused:
         message = {
             401: "This isn't a token of the operator's port.",
@@ -45,9 +45,9 @@ def log_in(site: Site, req: falcon.Request, resp: falcon.Response) -> None:
         if "Retry-After" in refused.headers:
             resp.set_header("Retry-After", refused.headers["Retry-After"])
         return
-    site.set_cookie(req, resp, site.sessions.begin(holder))
+    site.set_cookie(req, resp, site.sessions.begin(token))
     # A token for cards alone has nothing to see on the first page.
-    resp.status, resp.location = 303, to if holder.has(READ) else f"{PREFIX}/cards"
+    resp.status, resp.location = 303, to if token.has(READ) else f"{PREFIX}/cards"
     resp.set_header("Cache-Control", "no-store")
 
 

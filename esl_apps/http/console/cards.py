@@ -135,7 +135,7 @@ def _create(visit: Visit, account: Account, data: dict[str, Any], given: dict[st
 
 
 def _write(visit: Visit, account: Account, data: dict[str, Any]) -> Card:
-    visit.req.context.asker = Asker(visit.holder.name, account.id)
+    visit.req.context.asker = Asker(visit.token.name, account.id)
     return visit.port.write_card(visit.req, data, lambda: visit.port.services.policy.cards.create(account.id, data))
 
 

@@ -90,7 +90,7 @@ def stream_changes(visit: Visit) -> None:
         return
 
     def admits() -> bool:
-        return visit.site.sessions.holder_of(visit.cookie, visit.port.holders()) is not None
+        return visit.site.sessions.token_of(visit.cookie, visit.port.tokens()) is not None
 
     names = ["", *(integrator.name for integrator in services.policy.config.integrators)]
     resp.stream = CallChanges(services.event_feeds, names, admits)

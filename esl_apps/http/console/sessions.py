@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from esl_apps.http.access import Holder
+from esl_apps.http.access import Token
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
 
@@ -31,12 +31,12 @@ class Sessions:
         self._clock = clock
         self._secret = b""
 
-    def begin(self, holder: Holder) -> str:
+    def begin(self, token: Token) -> str:
         """Return the cookie's value for a token."""
         head = f"{int(self._clock()) + LONGEST}.{secrets.token_urlsafe(_NONCE)}"
-        return f"{head}.{self._sign('session', head, holder.digest)}"
+        return f"{head}.{self._sign('session', head, token.digest)}"
 
-    def holder_of(self, cookie: str, known: Sequence[Holder]) -> Holder | None:
+    def token_of(self, cookie: str, known: Sequence[Token]) -> Token | None:
         """Return the token whose session it is; None if it was not signed here or has expired."""
         head, _, signature = cookie.rpartition(".")
         expires = head.partition(".")[0]
@@ -48,11 +48,11 @@ class Sessions:
             found = self._match(head, signature, known)
         return found
 
-    def _match(self, head: str, signature: str, known: Sequence[Holder]) -> Holder | None:
+    def _match(self, head: str, signature: str, known: Sequence[Token]) -> Token | None:
         matching = None
-        for holder in known:
-            if hmac.compare_digest(self._sign("session", head, holder.digest).encode(), signature.encode()):
-                matching = holder
+        for token in known:
+            if hmac.compare_digest(self._sign("session", head, token.digest).encode(), signature.encode()):
+                matching = token
         return matching
 
     def form_token(self, cookie: str) -> str:

@@ -18,7 +18,7 @@ import jinja2
 
 from esl_apps import __version__
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.http.access import NUMBERS, Holder
+from esl_apps.http.access import NUMBERS, Token
 from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.console import masking
 from esl_apps.http.console.sessions import LONGEST, Sessions
@@ -88,11 +88,11 @@ class Site:
         is down, and this process knows no session yet.
         """
         cookie = req.get_cookie_values(COOKIE) or []
-        holder = self.sessions.holder_of(cookie[0], self.port.holders()) if cookie else None
-        if holder is None:
+        token = self.sessions.token_of(cookie[0], self.port.tokens()) if cookie else None
+        if token is None:
             raise self._to_login(req)
-        self.port.door.enter(holder, *scopes)
-        return Visit(self, req, resp, holder, cookie[0])
+        self.port.door.enter(token, *scopes)
+        return Visit(self, req, resp, token, cookie[0])
 
     def _to_login(self, req: falcon.Request) -> falcon.HTTPStatus:
         to = f"{PREFIX}/login"
@@ -145,8 +145,8 @@ class Site:
         visit = None
         try:
             cookie = req.get_cookie_values(COOKIE) or [""]
-            holder = self.sessions.holder_of(cookie[0], self.port.holders())
-            visit = None if holder is None else Visit(self, req, resp, holder, cookie[0])
+            token = self.sessions.token_of(cookie[0], self.port.tokens())
+            visit = None if token is None else Visit(self, req, resp, token, cookie[0])
         except StoreUnavailable:
             log.debug("console_without_session")
         messages = [": ".join(filter(None, (fault["field"], fault["message"]))) for fault in error.errors]
@@ -184,7 +184,7 @@ class Visit:
     site: Site
     req: falcon.Request
     resp: falcon.Response
-    holder: Holder
+    token: Token
     cookie: str
 
     @property
@@ -194,14 +194,14 @@ class Visit:
     @property
     def by(self) -> str:
         """The token's name, for logs."""
-        return self.holder.name.removeprefix("+")
+        return self.token.name.removeprefix("+")
 
     @property
     def path(self) -> str:
         return self.req.path
 
     def may(self, *scopes: str) -> bool:
-        return self.holder.has(*scopes)
+        return self.token.has(*scopes)
 
     @property
     def form_token(self) -> str:

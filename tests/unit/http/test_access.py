@@ -11,7 +11,7 @@ from falcon.testing import create_environ
 
 from esl_apps.config.model import Rate
 from esl_apps.http import access
-from esl_apps.http.access import Door, Holder
+from esl_apps.http.access import Door, Token
 from esl_apps.http.errors import Problem
 from esl_apps.http.rate_limit import Buckets
 from tests.support.clock import Clock
@@ -20,14 +20,14 @@ from tests.support.configurations import read
 
 def test_holders_of_an_account_with_an_empty_token_are_none() -> None:
     config = read("accounts: {a: {token: ''}, b: {}}\n")
-    assert access.holders(config.accounts["a"], []) == access.holders(config.accounts["b"], []) == []
+    assert access.tokens_of(config.accounts["a"], []) == access.tokens_of(config.accounts["b"], []) == []
 
 
 def test_check_of_no_token_is_401_even_if_its_hash_is_known() -> None:
     door = Door(Rate, lambda _status: None)
     for token in ("", " ", None):
         with pytest.raises(Problem) as caught:
-            door.check(asking(token), [Holder(hashlib.sha256(b"").digest(), None)], "read")
+            door.check(asking(token), [Token(hashlib.sha256(b"").digest(), None)], "read")
         assert caught.value.status == 401
 
 
@@ -40,7 +40,7 @@ def test_check_compares_with_every_token_in_full(monkeypatch: pytest.MonkeyPatch
         return original(a, b)
 
     monkeypatch.setattr(hmac, "compare_digest", counted)
-    known = [Holder(hashlib.sha256(text).digest(), None) for text in (b"first", b"second", b"third")]
+    known = [Token(hashlib.sha256(text).digest(), None) for text in (b"first", b"second", b"third")]
     door = Door(lambda: Rate(failed=None), lambda _status: None)
     for text in ("first", "third"):
         compared.clear()
@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-KNOWN = [Holder(hashlib.sha256(text).digest(), None) for text in (b"right", b"other")]
+KNOWN = [Token(hashlib.sha256(text).digest(), None) for text in (b"right", b"other")]
 
 
 def outcome(door: Door, token: str | None, address: str = "10.0.0.1") -> tuple[int, int]:

@@ -11,13 +11,13 @@ import pytest
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.http import agent_tokens
-from esl_apps.http.access import Holder
+from esl_apps.http.access import Token
 from esl_apps.http.agent_tokens import AgentTokens
 from tests.support.http_services import World, errors
 
 CALLS = "/click2dial/calls"
 ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
-FULL, READER = Holder(b"\x01" * 32, None, "acme"), Holder(b"\x02" * 32, frozenset({"read"}), "acme/wallboard")
+FULL, READER = Token(b"\x01" * 32, None, "acme"), Token(b"\x02" * 32, frozenset({"read"}), "acme/wallboard")
 
 
 def issue(world: World, agent: str = "1000", headers: dict[str, str] | None = None, **fields: Any) -> Any:
@@ -202,7 +202,7 @@ def _with_pin_key(config: Any) -> Any:
 
 def test_agent_token_of_a_narrower_issuer_loses_scopes() -> None:
     token = AgentTokens("acme", [FULL], "k").issue(FULL, "1000", ["call", "read"], 100)
-    narrow = Holder(FULL.digest, frozenset({"read"}), "acme")
+    narrow = Token(FULL.digest, frozenset({"read"}), "acme")
     read = AgentTokens("acme", [READER, narrow], "k").read(token)
     assert read is not None
     assert (read[0].agent, read[0].scopes, read[1]) == ("1000", frozenset({"read:agent"}), 100)

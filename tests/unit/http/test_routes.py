@@ -20,7 +20,7 @@ from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import admin, integrator, openapi, schemas
-from esl_apps.http.access import Door, Holder
+from esl_apps.http.access import Door, Token
 from esl_apps.http.body import answer
 from esl_apps.http.errors import ANSWERS, OURS, ErrorForm, Problem
 from esl_apps.http.parameters import in_path
@@ -56,7 +56,7 @@ class Port:
         self.counted.append(status)
 
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], _params: dict[str, Any]) -> None:
-        self.door.check(req, [holder("right", "read")], *scopes)
+        self.door.check(req, [token("right", "read")], *scopes)
 
     def greet(self, _req: falcon.Request, resp: falcon.Response, name: str) -> None:
         if self.raises is not None:
@@ -64,8 +64,8 @@ class Port:
         answer(resp, 200, Greeting(f"hello {name}"))
 
 
-def holder(token: str, *scopes: str) -> Holder:
-    return Holder(hashlib.sha256(token.encode()).digest(), frozenset(scopes))
+def token(text: str, *scopes: str) -> Token:
+    return Token(hashlib.sha256(text.encode()).digest(), frozenset(scopes))
 
 
 def greeting(path: str = "/greetings/{name}", **changes: Any) -> Route:

@@ -6,18 +6,18 @@ import hashlib
 
 import pytest
 
-from esl_apps.http.access import Holder
+from esl_apps.http.access import Token
 from esl_apps.http.console.sessions import LONGEST, Sessions
 from esl_apps.store import keys, redis_client
 from tests.support.clock import Clock
 from tests.support.node import RedisServer
 
 
-def holder(token: str) -> Holder:
-    return Holder(hashlib.sha256(token.encode()).digest(), None, token)
+def token(text: str) -> Token:
+    return Token(hashlib.sha256(text.encode()).digest(), None, text)
 
 
-KNOWN = [holder("first"), holder("second")]
+KNOWN = [token("first"), token("second")]
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def client(redis: RedisServer) -> redis_client.Client:
 
 def test_session_of_a_token_is_read_by_any_process(client: redis_client.Client) -> None:
     cookie = Sessions(client).begin(KNOWN[1])
-    assert Sessions(client).holder_of(cookie, KNOWN) is KNOWN[1]
+    assert Sessions(client).token_of(cookie, KNOWN) is KNOWN[1]
 
 
 def test_session_whose_token_is_taken_out_ends(client: redis_client.Client) -> None:
     sessions = Sessions(client)
-    assert sessions.holder_of(sessions.begin(KNOWN[1]), KNOWN[:1]) is None
+    assert sessions.token_of(sessions.begin(KNOWN[1]), KNOWN[:1]) is None
 
 
 def test_session_ends_after_its_time(client: redis_client.Client) -> None:
@@ -41,9 +41,9 @@ def test_session_ends_after_its_time(client: redis_client.Client) -> None:
     sessions = Sessions(client, clock)
     cookie = sessions.begin(KNOWN[0])
     clock.now += LONGEST - 1
-    assert sessions.holder_of(cookie, KNOWN) is KNOWN[0]
+    assert sessions.token_of(cookie, KNOWN) is KNOWN[0]
     clock.now += 1
-    assert sessions.holder_of(cookie, KNOWN) is None
+    assert sessions.token_of(cookie, KNOWN) is None
 
 
 def test_session_changed_in_any_part_is_refused(client: redis_client.Client) -> None:
@@ -62,14 +62,14 @@ def test_session_changed_in_any_part_is_refused(client: redis_client.Client) -> 
         ".",
         "..",
     ):
-        assert sessions.holder_of(forged, KNOWN) is None, forged
+        assert sessions.token_of(forged, KNOWN) is None, forged
 
 
 def test_session_of_another_secret_is_refused(client: redis_client.Client) -> None:
     sessions = Sessions(client)
     cookie = sessions.begin(KNOWN[0])
     client.delete(keys.CONSOLE_SECRET)
-    assert Sessions(client).holder_of(cookie, KNOWN) is None
+    assert Sessions(client).token_of(cookie, KNOWN) is None
 
 
 def test_session_made_after_redis_was_emptied_is_read(client: redis_client.Client) -> None:
@@ -77,7 +77,7 @@ def test_session_made_after_redis_was_emptied_is_read(client: redis_client.Clien
     older.begin(KNOWN[0])
     client.delete(keys.CONSOLE_SECRET)
     cookie = Sessions(client).begin(KNOWN[0])
-    assert older.holder_of(cookie, KNOWN) is KNOWN[0]
+    assert older.token_of(cookie, KNOWN) is KNOWN[0]
 
 
 def test_form_tokens_and_aliases_differ_by_session_and_key(client: redis_client.Client) -> None:
