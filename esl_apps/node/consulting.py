@@ -75,8 +75,6 @@ class Consulting:
         self._following = following
         self._lonely: dict[str, float] = {}
         """Calls without a flow whose parties may have lost each other, by ``call_ref``, and since when."""
-        self._deserted: set[str] = set()
-        """Calls none of whose legs is up: their own legs tell how they ended, unless their parties went on."""
         acting = services.acting
         acting.add(TRANSFER, self.transfer, consulting=True)
         acting.add(COMPLETE, self._complete, consulting=True)
@@ -342,13 +340,14 @@ class Consulting:
         self._lonely.pop(old.call_ref, None)
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.note(CONSULTED, action.step)
-        if action.step == BACK or (action.step == GONE and old.call_ref in self._deserted):
-            talk.hold(old, node_clock.now(), on=False)
+        now = node_clock.now()
+        # By another node's clock, perhaps.
+        at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))
+        if action.step == BACK or (action.step == GONE and not self._is_up(live, other_party(consults))):
+            # If nobody is left, the call's own legs tell how it ended.
+            talk.hold(old, at, on=False)
             old.save()
         else:
-            now = node_clock.now()
-            # By another node's clock, perhaps.
-            at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))
             self.part(live, consults, action, at)
         live.poke()
 
@@ -432,19 +431,12 @@ class Consulting:
         """Find out whether the parties of a call, whose process died, went on in the call after its consultation. That
         may have been adopted, too, and be about to end."""
         attempt, until = live.attempt, time.monotonic() + _ADOPTED
-        self._deserted.add(attempt.call_ref)
-        try:
-            while attempt.consultation is not None and not attempt.ended and time.monotonic() < until:
-                asked = self._over_unheard(attempt)
-                if asked is None:
-                    gevent.sleep(_LOOK)
-                    continue
-                action = self._outcome(live, asked, 0)
-                if action.step == JOINED:
-                    self._consulted(live, action)
+        while attempt.consultation is not None and not attempt.ended and time.monotonic() < until:
+            asked = self._over_unheard(attempt)
+            if asked is not None:
+                self._consulted(live, self._outcome(live, asked, 0))
                 return
-        finally:
-            self._deserted.discard(attempt.call_ref)
+            gevent.sleep(_LOOK)
 
     def _over_unheard(self, attempt: Attempt) -> Mapping[str, Any] | None:
         """Return a consultation that has ended, by its status, although its node hasn't said so."""
@@ -474,6 +466,12 @@ class Consulting:
             leg = next((cdr.uuid for cdr in self._services.switch_cdr.legs(new) if cdr.uuid != held), "")
         to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
         return replace(action, step=JOINED, leg=leg, to=to, next=new, shared=record.get("b_seconds") or 0.0)
+
+    def _is_up(self, live: Live, party: str) -> bool:
+        with suppress(SwitchUnavailable, ReplyError):
+            variable(live.switch, leg_of(live.attempt, party), "uuid")
+            return True
+        return False
 
     def _switch(self, attempt: Attempt) -> Switch | None:
         health = self._services.switch_pool.health.get(attempt.switch or "")

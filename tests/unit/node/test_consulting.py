@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from esl_apps.apps import transfer as transfer_app
-from esl_apps.core import terms
+from esl_apps.core import talk, terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
 from esl_apps.node import consulting, following
 from esl_apps.node.acting import ACTION, OUTCOME
@@ -72,10 +72,11 @@ def has_way(bench: Bench, way: str) -> None:
     bench.switch.answers.update({command: api_response(value) for command, value in said.items()})
 
 
-def told(bench: Bench, live: Live, asking: Live, step: str) -> None:
+def told(bench: Bench, live: Live, asking: Live, step: str, seconds: float | None = None) -> None:
     asked = transfer_app.consultation(asking.attempt)
     assert asked is not None
-    action = Action(CONSULTED, step=step, ref=asking.attempt.call_ref, leg=T, to=asked.to, next=asked.next)
+    ref = asking.attempt.call_ref
+    action = Action(CONSULTED, step=step, ref=ref, leg=T, to=asked.to, next=asked.next, seconds=seconds)
     bench.services.acting.perform(live, action)
 
 
@@ -276,6 +277,26 @@ def test_consulting_back_ends_the_hold(bench: Bench) -> None:
     live = talking(bench)
     told(bench, live, consult(bench, live), BACK)
     assert (live.attempt.consultation, live.attempt.held, live.attempt.ended) == (None, False, False)
+
+
+def test_consulting_back_ends_the_hold_when_the_switch_did(bench: Bench) -> None:
+    """A node that adopts a consultation hears of its end some seconds later."""
+    live = talking(bench)
+    asking = consult(bench, live)
+    live.attempt.bridged_at = AT
+    live.attempt.since[talk.HOLD] -= 10
+    told(bench, live, asking, BACK, seconds=4)
+    assert live.attempt.spent[talk.HOLD] == pytest.approx(6, abs=1)
+
+
+def test_consulting_gone_with_nobody_left_is_told_by_the_legs(bench: Bench) -> None:
+    """The two were joined again, and hung up before the node looked: the agent hasn't left a customer on hold."""
+    live = talking(bench)
+    asking = consult(bench, live)
+    bench.switch.answers[f"api uuid_getvar {B} uuid"] = api_response("-ERR No such channel!")
+    told(bench, live, asking, GONE)
+    assert (live.attempt.consultation, live.attempt.held, live.attempt.ended) == (None, False, False)
+    assert commands(bench, "hupall") == []
 
 
 def test_consulting_gone_ends_the_call(bench: Bench) -> None:
