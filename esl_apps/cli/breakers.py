@@ -10,6 +10,7 @@ import sys
 
 from msgspec import structs
 
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.cli.times import shown_time
 from esl_apps.config.model import Config
@@ -22,7 +23,7 @@ from esl_apps.store.redis_client import Client
 def run(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.end_calls and arguments.trip is None:
         print_error("--end-calls goes with --trip")
-        return 2
+        return Exit.WRONG
     client = redis_client.connect(config.redis.url)
     breakers = Breakers(client, config.node.name)
     if arguments.trip is not None:
@@ -39,7 +40,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
                 print_json({"type": "ok", "scope": scope, "trips_over": words})
         for line in log:
             print_json({"type": "log", **structs.asdict(line)})
-        return 0
+        return Exit.OK
     for scope, trip in sorted(tripped.items()):
         ends = ", its calls were ended" if trip.end_calls else ""
         print_line(f"TRIPPED {scope}: {trip.why}, by {trip.by}, {shown_time(trip.at, utc=True)} UTC{ends}")
@@ -50,7 +51,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         why = f": {line.why}" if line.why else ""
         print_line(f"log     {shown_time(line.at, utc=True)} UTC  {line.scope} {line.what} by {line.by}{why}")
     print(f"{len(tripped)} tripped", file=sys.stderr)
-    return 0
+    return Exit.OK
 
 
 def _trip(config: Config, client: Client, arguments: argparse.Namespace) -> int:
@@ -60,12 +61,12 @@ def _trip(config: Config, client: Client, arguments: argparse.Namespace) -> int:
         new = operations.trip(config, client, scope, user, end_calls=arguments.end_calls)
     except ValueError as error:
         print_error(f"{scope!r}: {error}")
-        return 2
+        return Exit.WRONG
     if arguments.json:
         print_json({"scope": scope, "tripped": True, "changed": new})
     else:
         print(f"{scope}: tripped by {user}" if new else f"{scope}: has tripped already")
-    return 0 if new else 1
+    return Exit.OK if new else Exit.FAILED
 
 
 def _reset(config: Config, client: Client, arguments: argparse.Namespace) -> int:
@@ -73,12 +74,12 @@ def _reset(config: Config, client: Client, arguments: argparse.Namespace) -> int
     user = _user()
     if not operations.reset(config, client, scope, user):
         print_error(f"{scope}: has not tripped")
-        return 1
+        return Exit.FAILED
     if arguments.json:
         print_json({"scope": scope, "tripped": False, "changed": True})
     else:
         print(f"{scope}: reset by {user}")
-    return 0
+    return Exit.OK
 
 
 def _user() -> str:

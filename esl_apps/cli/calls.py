@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
 from esl_apps.node.snapshot import timeline
@@ -32,17 +33,17 @@ def run_calls(config: Config, arguments: argparse.Namespace) -> int:
     for key, reason in store.unreadable.items():
         # A process's calls that something else has taken the place of. Those of the others are shown.
         print_error(f"Redis: {key}: {reason}")
-    return 1 if store.unreadable else 0
+    return Exit.FAILED if store.unreadable else Exit.OK
 
 
 def run_trace(config: Config, arguments: argparse.Namespace) -> int:
     call = CallStore(redis_client.connect(config.redis.url)).call(arguments.call_ref)
     if call is None:
         print_error(f"no such call: {arguments.call_ref} (calls are kept for a day)")
-        return 1
+        return Exit.FAILED
     if arguments.json:
         print_json(call)
     else:
         for line in [*timeline(call), *captures.lines(call, config.records.capture_url)]:
             print_line(line)
-    return 0
+    return Exit.OK

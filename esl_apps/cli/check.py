@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from esl_apps.cli import browser_profiles, transfer_profiles
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_json, printable
 from esl_apps.config import warnings
 from esl_apps.config.model import Config, Disa, sections
@@ -53,19 +54,19 @@ class Result:
 
 
 def run(config: Config, arguments: argparse.Namespace) -> int:
-    """Print the results as they come in; 1 if any failed."""
+    """Print the results as they come in; ``Exit.FAILED`` if one of them is."""
     failed = False
     for result in read(config) if arguments.offline else try_everything(config):
         failed = failed or result.level == FAIL
         _print(result, arguments.json)
-    return 1 if failed else 0
+    return Exit.FAILED if failed else Exit.OK
 
 
 def print_problems(error: ConfigError, *, as_json: bool) -> int:
     """Print what is wrong with a configuration that can't be used."""
     for problem in error.problems:
         _print(Result("configuration", FAIL, str(problem)), as_json)
-    return 1
+    return Exit.FAILED
 
 
 def _print(result: Result, as_json: bool) -> None:
@@ -144,11 +145,12 @@ def _gate(config: Config) -> Result:
     """Report who may connect to the event socket."""
     node = config.node
     if node.allow is not None:
-        who = ", ".join(node.allow)
+        allowed = ", ".join(node.allow)
     else:
-        who = ", ".join(["this machine", *sorted({split_address(switch.address)[0] for switch in config.switches})])
+        switches = sorted({split_address(switch.address)[0] for switch in config.switches})
+        allowed = ", ".join(["this machine", *switches])
     proof = "with node.secret" if node.secret else "no secret asked for"
-    return Result("node.allow", OK, f"{who} may connect to {node.listen}, {proof}")
+    return Result("node.allow", OK, f"{allowed} may connect to {node.listen}, {proof}")
 
 
 def _connect(switch: Switch) -> str | None:

@@ -23,6 +23,7 @@ from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.application import Extension
 from esl_apps.apps.legs import REFER
 from esl_apps.cli import new_files
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
@@ -114,16 +115,16 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     else:
         for name, text in files.items():
             print(f"<!-- dialplan/{name} -->\n{text}")
-    return 0
+    return Exit.OK
 
 
 def _write(files: Mapping[str, str], folder: Path) -> int:
     """:raises OSError: the folder, or a file in it, can't be written."""
     if folder.exists() and not folder.is_dir():
         print_error(f"{folder}: is a file; expected a folder")
-        return 1
+        return Exit.FAILED
     new_files.write({folder / name: text for name, text in files.items()}, {folder / PROOF: 0o600})
-    return 0
+    return Exit.OK
 
 
 def render(config: Mapping[str, Any], *, watchdog: int = WATCHDOG, prompts: str | None = None) -> dict[str, str]:

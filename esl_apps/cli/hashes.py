@@ -8,14 +8,13 @@ import sys
 from getpass import getpass
 
 from esl_apps.apps.disa import LONGEST_HASHED
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.config.rules.warnings import SHORT_TOKEN
 from esl_apps.config.tokens import hash_token
 from esl_apps.store.cards import hash_pin
-
-#: Characters. The hash of a shorter token can be found by trying them all.
-_SHORT_TOKEN = 16
 
 
 def run_pin(config: Config, arguments: argparse.Namespace) -> int:
@@ -24,21 +23,21 @@ def run_pin(config: Config, arguments: argparse.Namespace) -> int:
     pin = _read_secret("PIN: ")
     if not (pin.isascii() and pin.isdigit()):
         print_error("expected a PIN: digits")
-        return 1
+        return Exit.FAILED
     if len(pin) > LONGEST_HASHED:
         print_error(f"expected a PIN: {LONGEST_HASHED} digits at most")
-        return 1
+        return Exit.FAILED
     print(hash_pin(config.pin_key, pin))
-    return 0
+    return Exit.OK
 
 
 def run_token(_arguments: argparse.Namespace) -> int:
     token = _read_secret("Token: ")
-    if len(token) < _SHORT_TOKEN or not re.fullmatch("[!-~]+", token):
-        print_error(f"expected a token: at least {_SHORT_TOKEN} printable ASCII characters, no spaces")
-        return 1
+    if len(token) < SHORT_TOKEN or not re.fullmatch("[!-~]+", token):
+        print_error(f"expected a token: at least {SHORT_TOKEN} printable ASCII characters, no spaces")
+        return Exit.FAILED
     print(hash_token(token))
-    return 0
+    return Exit.OK
 
 
 def _read_secret(prompt: str) -> str:

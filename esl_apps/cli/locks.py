@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
 from esl_apps.store import redis_client
@@ -24,16 +25,16 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
             print_line(f"{lock.name:<40} {lock.seconds:6d} s left")
     if not arguments.json:
         print(f"{len(listed)} locked", file=sys.stderr)
-    return 0
+    return Exit.OK
 
 
 def _lift(locks: Locks, arguments: argparse.Namespace) -> int:
     name = arguments.lift
     if not locks.lift(name):
         print_error(f"not locked: {name} (`esl-apps locks` lists what is)")
-        return 1
+        return Exit.FAILED
     if arguments.json:
         print_json({"name": name, "lifted": True})
     else:
         print(f"lifted {name}")
-    return 0
+    return Exit.OK

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.cli.parser import near
 from esl_apps.cli.times import shown_time
@@ -38,7 +39,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     _warn(config, arguments)
     if not (arguments.csv or arguments.json):
         print(f"{count} records; records are kept for {config.records.keep_days} days", file=sys.stderr)
-    return 0
+    return Exit.OK
 
 
 def _warn(config: Config, arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import sys
 import gevent
 from gevent.event import Event as Flag
 
+from esl_apps.cli.exit_status import Exit
 from esl_apps.config.model import Config
 from esl_apps.http.ports import Ports
 from esl_apps.node.node import Node
@@ -63,7 +64,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         background.once("supervisor_watch", share.wait_alone).link(lambda _greenlet: stop())
     started.set()
     node.services.readiness.stopped.wait()
-    return 0
+    return Exit.OK
 
 
 def _reload(started: Flag, ports: Ports, file: str, node: Node, service: ServiceManager) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.config.model import Config
 from esl_apps.node.policy import own_settings
@@ -27,16 +28,16 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
             print_line(f"{call['key']:<48} {state:>16}  {call['account'] or '-'}")
     if not arguments.json:
         print(f"{len(listed)} waiting", file=sys.stderr)
-    return 0
+    return Exit.OK
 
 
 def _drop(dropped: bool | None, arguments: argparse.Namespace) -> int:
     if not dropped:
         why = "is being placed (`esl-apps calls` lists it)" if dropped is None else "not waiting"
         print_error(f"{why}: {arguments.drop} (`esl-apps waiting` lists what waits)")
-        return 1
+        return Exit.FAILED
     if arguments.json:
         print_json({"key": arguments.drop, "dropped": True})
     else:
         print(f"dropped {arguments.drop}")
-    return 0
+    return Exit.OK

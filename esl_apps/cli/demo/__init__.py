@@ -14,12 +14,13 @@ from typing import Any, NoReturn
 from esl_apps.cli.demo import by_hand, report
 from esl_apps.cli.demo.script import CALLS
 from esl_apps.cli.demo.stage import DemoFailed, Stage, last_lines, open_stage
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import explain, print_error, print_json
 from esl_apps.core.unavailable import StoreUnavailable
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Return 0 only if all calls came out as they should."""
+    """Return ``Exit.OK`` only if all calls came out as they should."""
     # Without a handler, SIGTERM would leave the parts running.
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _failed(f"Redis: {str(error).removeprefix('redis: ')}")
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return 0
+    return Exit.OK
 
 
 def _run(demo: _Demo, *, keep: bool) -> None:
@@ -50,7 +51,7 @@ def _run(demo: _Demo, *, keep: bool) -> None:
 def _failed(message: str) -> int:
     for line in message.splitlines():
         print_error(f"demo: {line}")
-    return 1
+    return Exit.FAILED
 
 
 class _Demo:
@@ -102,7 +103,7 @@ class _Demo:
 
 
 def _terminated(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
+    sys.exit(Exit.TERMINATED)
 
 
 def _what_next() -> Iterable[str]:

@@ -213,16 +213,16 @@ class _Parts:
             # A session of its own: Ctrl-C is for the demo, which then ends its parts in order.
             process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         self._stack.callback(_end, process)
-        while not _is(ready):
+        while not _is_ready(ready):
             if process.poll() is not None or time.monotonic() > began + _START:
                 raise DemoFailed(f"{title} did not start: {last_lines(log) or 'it said nothing'}")
             time.sleep(0.05)
         self._say(f"  {title:<22} {address:<17} up in {time.monotonic() - began:.1f} s")
 
 
-def _is(ready: Callable[[], bool]) -> bool:
+def _is_ready(ask: Callable[[], bool]) -> bool:
     try:
-        return ready()
+        return ask()
     except (OSError, DemoFailed, StoreUnavailable):
         return False
 

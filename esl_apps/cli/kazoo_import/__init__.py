@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 
+from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.kazoo_import import export
 from esl_apps.cli.kazoo_import.importer import FAILED, LEFT, SAME, TOOK, Importer, Result
 from esl_apps.cli.output import print_json
@@ -31,7 +32,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
             print(result, flush=True)
     if not arguments.json:
         print(", ".join(f"{number} {outcome}" for outcome, number in count.items()), file=sys.stderr)
-    return 1 if count[FAILED] else 0
+    return Exit.FAILED if count[FAILED] else Exit.OK
 
 
 def import_files(files: Iterable[str], config: Config, client: Client) -> Iterator[Result]:
