@@ -270,6 +270,8 @@ def _finish(call: Call, attempt: Attempt, failed: Bridged | None, *, unconfirmed
 
 #: Prefixes of the headers, newest first. A refusal uses the prefix of the request.
 _FAMILIES = ("X-Teleforge", "X-Platforma")
+#: The headers that make a phone's call one of ours.
+_MARKS = ("Outbound-ID", "Contact-Ref")
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
@@ -283,12 +285,14 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     client = clients.get(arrival.path[1]) if len(arrival.path) > 1 else next(iter(clients.values()), None)
     if client is None:
         raise NotServed("no such integrator", "SWITCH_CONGESTION")
-    family = next((name for name in _FAMILIES if call.sip_header(f"{name}-Outbound-ID") is not None), _FAMILIES[0])
+    family = next((family for family in _FAMILIES if _has_marks(call, family)), _FAMILIES[0])
     agent = _agent_of(call, policy.trusted)
     callee = call.header("Caller-Destination-Number") or ""
 
     def header(name: str) -> str | None:
-        return call.sip_header(f"{family}-{name}")
+        # A phone whose names were changed one by one has both.
+        found = (call.sip_header(f"{prefix}-{name}") for prefix in _FAMILIES)
+        return next((text for text in found if text is not None), None)
 
     fields: dict[str, object] = {
         **call_options.of_headers(header),
@@ -345,6 +349,10 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     _finish(call, attempt, failed)
+
+
+def _has_marks(call: Call, family: str) -> bool:
+    return any(call.sip_header(f"{family}-{name}") is not None for name in _MARKS)
 
 
 def _pay(usage: Usage, attempt: Attempt, charges: Sequence[Charge]) -> Fault | None:
@@ -404,5 +412,5 @@ APPLICATION = Application(
     arrive=arrive,
     restore=restore,
     holds=True,
-    headers=[f"{family}-{name}" for family in _FAMILIES for name in ("Outbound-ID", "Contact-Ref")],
+    headers=[f"{family}-{name}" for family in _FAMILIES for name in _MARKS],
 )

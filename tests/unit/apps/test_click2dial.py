@@ -624,6 +624,23 @@ def test_older_headers_are_read_and_answered_in_kind() -> None:
     assert [name for name, _value in errors(call)] == ["X-Platforma-Error"]
 
 
+def test_older_reference_alone_is_answered_in_kind() -> None:
+    call = phone(sip={"X-Platforma-Contact-Ref": "web-1"}, end=ended())
+    attempt = dial(call)
+    ((name, value),) = errors(call)
+    assert (name, value.partition(";")[0]) == ("X-Platforma-Error", "outbound_id: missing")
+    assert record(attempt).contact_ref == "web-1"
+
+
+def test_older_and_newer_headers_are_read_together() -> None:
+    mixed = {"X-Platforma-Outbound-ID": "27115550000", "X-Teleforge-Contact-Ref": "new-1"}
+    assert record(dial(phone(talks(), sip=mixed))).contact_ref == "new-1"
+    mixed = {"X-Teleforge-Outbound-ID": "27115550000", "X-Platforma-Contact-Ref": "old-1"}
+    assert record(dial(phone(talks(), sip=mixed))).contact_ref == "old-1"
+    both = {**mixed, "X-Platforma-Outbound-ID": "x", "X-Teleforge-Contact-Ref": "new-1"}
+    assert record(dial(phone(talks(), sip=both))).contact_ref == "new-1"
+
+
 def test_each_fault_has_a_header_of_its_own() -> None:
     call = phone(
         headers={"Caller-Destination-Number": "12345"},
