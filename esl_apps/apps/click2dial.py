@@ -338,6 +338,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     host.begin(attempt)
     fault = _pay(host.usage, attempt, click.charges(policy)) if host.room(attempt) else NO_ROOM
     if fault is not None:
+        client.return_turn(order)
         _refuse(call, attempt, [fault], family)
         return
     failed: Bridged | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
@@ -52,6 +53,8 @@ class Order(Struct, frozen=True):
     options: CallOptions = NO_OPTIONS
     digits: str = ""
     """To send to the callee after the answer: ``0-9 * #``, and commas for pauses."""
+    turn: tuple[str, int] | None = None
+    """The campaign that ``outbound`` is a number of, and its turn that the order has taken."""
 
 
 class IntegratorRules:
@@ -108,6 +111,8 @@ class IntegratorRules:
         self._patterns = {field: re.compile(regex) for field, regex in self.patterns.items()}
         self._campaigns = {key: _listed(numbers) for key, numbers in (campaigns or {}).items()}
         self._turns = dict.fromkeys(self._campaigns, 0)
+        self._returned: dict[str, deque[int]] = {key: deque() for key in self._campaigns}
+        """Turns of orders that weren't dialled."""
         self._any_of = [plan.read(text) for text in caller_ids or []] if random_caller_id else []
         self._caller_ids = {plan.read(text).subscriber for text in caller_ids or []}
         if self._caller_ids:
@@ -135,10 +140,16 @@ class IntegratorRules:
         contact_ref = self.contact_ref(fields, faults)
         options = call_options.read(fields, self, faults)
         # Last, so that a request with a fault takes no campaign's turn.
-        outbound = self._outbound(fields.get("outbound_id"), faults, peek=peek)
+        outbound, turn = self._outbound(fields.get("outbound_id"), faults, peek=peek)
         if faults or agent is None or callee is None or outbound is None:
             raise Refused(faults)
-        return Order(agent, callee, outbound, contact_ref, options, digits)
+        return Order(agent, callee, outbound, contact_ref, options, digits, turn)
+
+    def return_turn(self, order: Order) -> None:
+        """Let the next order have the campaign's turn of one that wasn't dialled."""
+        if order.turn is not None:
+            campaign, turn = order.turn
+            self._returned[campaign].append(turn)
 
     def agent_faults(self, agent: str) -> list[Fault]:
         """Return the reasons why this can't be the agent of an order."""
@@ -235,35 +246,45 @@ class IntegratorRules:
             faults.append(Fault(field, "restricted", f"numbers of class {klass} are not dialled from here"))
         return number, digits
 
-    def _outbound(self, value: object, faults: list[Fault], *, peek: bool) -> Number | None:
+    def _outbound(
+        self, value: object, faults: list[Fault], *, peek: bool
+    ) -> tuple[Number | None, tuple[str, int] | None]:
+        """Return the caller ID, and the campaign's turn that this takes."""
         if value == RANDOM:
             if self._any_of:
                 # Not the random module: its next choice can be told from those before it.
-                return secrets.choice(self._any_of)
+                return secrets.choice(self._any_of), None
             message = "this integrator has no caller IDs to choose from (random_caller_id: true, caller_ids)"
             faults.append(Fault("outbound_id", "not_allowed", message))
-            return None
+            return None, None
         if isinstance(value, str) and value.startswith(_CAMPAIGN) and self._patterns["outbound_id"].fullmatch(value):
             return self._of_campaign(value.removeprefix(_CAMPAIGN), faults, peek=peek)
         number, _ = self._read("outbound_id", value, faults)
         if number is not None and self._caller_ids and number.subscriber not in self._caller_ids:
             faults.append(Fault("outbound_id", "not_yours", "this number is not one of the integrator's caller_ids"))
-        return number
+        return number, None
 
-    def _of_campaign(self, campaign: str, faults: list[Fault], *, peek: bool) -> Number | None:
+    def _of_campaign(
+        self, campaign: str, faults: list[Fault], *, peek: bool
+    ) -> tuple[Number | None, tuple[str, int] | None]:
         numbers = self._campaigns.get(campaign)
         if numbers is None:
             faults.append(Fault("outbound_id", "unknown_campaign", "no campaign of this name is configured"))
-            return None
-        turn = self._turns[campaign]
+            return None, None
+        returned = self._returned[campaign]
+        turn = returned[0] if returned else self._turns[campaign]
         try:
             number = self.plan.read(numbers[turn % len(numbers)])
         except NotDialable as error:
             faults.append(Fault("outbound_id", "not_dialable", str(error)))
-            return None
-        if not peek and not faults:
+            return None, None
+        if peek or faults:
+            return number, None
+        if returned:
+            returned.popleft()
+        else:
             self._turns[campaign] = turn + 1
-        return number
+        return number, (campaign, turn)
 
     def contact_ref(self, fields: Mapping[str, object], faults: list[Fault]) -> str:
         """Return the client's reference, cut; empty if there is none, or if it is wrong, which adds a fault."""

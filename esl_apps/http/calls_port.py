@@ -128,9 +128,14 @@ class CallsPort:
         :raises Refused: a field is wrong. :raises AgentUnavailable, Full, Spent, StoreUnavailable: nothing was dialled.
         """
         self._outgoing.check_ready()
-        order = self.client.read(fields)
-        self._check_presence(order)
-        attempt = self._outgoing.click2dial(order, self.client, ref, dial_claim)
+        client = self.client
+        order = client.read(fields)
+        try:
+            self._check_presence(order)
+            attempt = self._outgoing.click2dial(order, client, ref, dial_claim)
+        except Exception:
+            client.return_turn(order)
+            raise
         return Accepted(attempt.call_ref, attempt.contact_ref, attempt.state)
 
     def key_of(self, req: falcon.Request) -> str | None:

@@ -183,6 +183,7 @@ class FakeOutgoing:
             integrator=client.name,
             extension=order.agent.dialled,
             number=order.callee.dialled,
+            dial_number=order.outbound.dialled,
             call_dir="outbound",
             metadata=order.options.metadata,
         )

@@ -737,16 +737,28 @@ def test_phone_dials_as_the_integrator_that_its_path_names() -> None:
     assert [attempt.integrator for attempt in begun] == ["acme"]
 
 
-def test_phone_is_refused_while_the_limits_cannot_be_asked() -> None:
-    class Away(Purse):
-        def begin(self, *charges: Charge) -> Refusal | None:
-            raise StoreUnavailable("redis: away")
+class Away(Purse):
+    def begin(self, *charges: Charge) -> Refusal | None:
+        raise StoreUnavailable("redis: away")
 
+
+def test_phone_is_refused_while_the_limits_cannot_be_asked() -> None:
     call = phone()
     begun: list[Attempt] = []
     click2dial.arrive(call, Arrival(("click2dial",)), POLICY, host(begun, Away()))
     assert errors(call) == [("X-Teleforge-Error", "limits: can't be asked now")]
     assert told(begun[0]) == ("rejected", 21, "system")
+
+
+def test_refused_phone_takes_no_campaigns_turn() -> None:
+    client = IntegratorRules("acme", PLAN, campaigns={"spring": ["27115550001", "27115550002"]})
+    policy = replace(POLICY, clients={"acme": client})
+    sip = {**HEADERS, "X-Teleforge-Outbound-ID": "tvc_spring"}
+    for usage in (Away(), None):
+        call = phone(*([] if usage else [talks()]), sip=sip)
+        begun: list[Attempt] = []
+        click2dial.arrive(call, Arrival(("click2dial",)), policy, host(begun, usage) if usage else host(begun))
+    assert record(begun[0]).dial_number == "27115550001"
 
 
 CARRIED = {"esl_user_id": "1000", "esl_callee": "0820001234", "esl_outbound_id": "27115550000"}

@@ -211,6 +211,17 @@ def test_neither_a_dry_run_nor_a_refused_request_takes_a_turn() -> None:
     assert read({"outbound_id": "tvc_spring"}, one).outbound.e164 == "27115550001"
 
 
+def test_turn_that_is_returned_is_the_next_orders() -> None:
+    one = client(campaigns={"spring": ["27115550001", "27115550002", "27115550003"]})
+    first, second, third = (read({"outbound_id": "tvc_spring"}, one) for _ in range(3))
+    one.return_turn(second)
+    one.return_turn(first)
+    shown = [read({"outbound_id": "tvc_spring"}, one).outbound.e164 for _ in range(3)]
+    assert shown == [second.outbound.e164, first.outbound.e164, "27115550001"]
+    assert third.outbound.e164 == "27115550003"
+    one.return_turn(read({"outbound_id": "27115550002"}, one))
+
+
 def test_random_is_one_of_the_caller_ids() -> None:
     one = client(caller_ids=["27115550000", "0115550001"], campaigns={"x": "27115550002"}, random_caller_id=True)
     shown = {read({"outbound_id": "random"}, one).outbound.e164 for _ in range(100)}

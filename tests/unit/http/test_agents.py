@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
 import pytest
 
+from esl_apps.core.order import IntegratorRules
 from tests.support.http_services import World, errors
 from tests.support.presence_switch import CONTACT, NOBODY, FakeSwitch
 
@@ -129,6 +131,16 @@ def test_key_of_a_call_for_an_absent_agent_may_be_used_again(world: World) -> No
     assert world.api.simulate_post(CALLS, json=body, headers=headers).status_code == 409
     world.services.switches = [FakeSwitch(CONTACT)]
     assert world.api.simulate_post(CALLS, json=body, headers=headers).status_code == 202
+
+
+def test_call_for_an_absent_agent_takes_no_campaigns_turn(world: World) -> None:
+    policy = world.services.policy
+    rules = IntegratorRules("acme", policy.settings.plan, campaigns={"spring": ["27115550001", "27115550002"]})
+    world.services.policies.now = dataclasses.replace(policy, clients={"acme": rules})
+    for contact in (CONTACT, NOBODY, NOBODY, NOBODY, CONTACT):
+        world.services.switches = [FakeSwitch(contact)]
+        post(world, "registered", outbound_id="tvc_spring")
+    assert [attempt.dial_number for attempt in world.outgoing.placed] == ["27115550001", "27115550002"]
 
 
 @pytest.mark.parametrize(
