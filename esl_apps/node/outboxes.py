@@ -54,7 +54,8 @@ class Outboxes:
             for name, url in targets:
                 if url not in by_url:
                     journal = folder / _folder_of(url)
-                    client = redis_client.connect(url, observe=observer(name or MAIN))
+                    foreign = url != config.redis.url
+                    client = redis_client.connect(url, observe=observer(name or MAIN), foreign=foreign)
                     by_url[url] = Lanes(name or MAIN, journal, client, on_pushed, tell, disk)
                 self._by_integrator[name] = by_url[url]
             client = redis_client.connect(config.redis.url, observe=observer(HISTORY))

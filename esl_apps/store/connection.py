@@ -28,8 +28,12 @@ Command = Sequence[Any]
 #: Called with the seconds of each round trip that Redis has answered.
 Observe = Callable[[float], None]
 
-#: The most bytes of the answers to one write: a hundred times a node's calls.
-_LONGEST = 1 << 28
+#: The most bytes of the answers to one write: a hundred times a node's calls; and from an integrator's own Redis, which
+#: answers with numbers.
+_LONGEST, _SHORT = 1 << 28, 1 << 20
+#: Digits of the number of an array's elements, and what is before it. For a million and more, hiredis makes room at
+#: once and looks through it at the end: 13 bytes of an integrator's Redis stopped the event loop for 9 s.
+_DIGITS, _ARRAYS = 7, (b"\n*", b"\n~", b"\n>")
 #: Returned by hiredis while an answer is incomplete. None and False are answers.
 _INCOMPLETE = object()
 
@@ -52,13 +56,17 @@ def pack(command: Command) -> bytes:
 class Connection:
     """One connection, usable by one greenlet at a time. Connects when it is first asked."""
 
-    __slots__ = ("_reader", "_stream", "_timeout", "_url")
+    __slots__ = ("_end", "_foreign", "_reader", "_stream", "_timeout", "_url")
 
-    def __init__(self, url: RedisUrl, timeout: float) -> None:
+    def __init__(self, url: RedisUrl, timeout: float, *, foreign: bool = False) -> None:
+        """``foreign``: it is somebody else's, and answers with little."""
+        self._foreign = foreign
         self._url = url
         self._timeout = timeout
         self._stream: Stream | None = None
         self._reader: Any = None
+        self._end = b""
+        """The last bytes of a foreign server."""
 
     def ask(self, data: bytes, count: int) -> list[Any]:
         """Send packed commands in one write and return their ``count`` answers; an error reply is an exception there.
@@ -73,7 +81,7 @@ class Connection:
             stream.send(data, self._timeout)
             deadline = time.monotonic() + self._timeout
             answers = []
-            left = _LONGEST
+            left = longest = _SHORT if self._foreign else _LONGEST
             for _ in range(count):
                 while (answer := reader.gets()) is _INCOMPLETE:
                     received = stream.recv(deadline)
@@ -81,7 +89,9 @@ class Connection:
                         raise TimeoutError if received is None else ConnectionError("closed by the server")
                     left -= len(received)
                     if left < 0:
-                        raise ConnectionError(f"an answer of more than {_LONGEST} bytes")
+                        raise ConnectionError(f"an answer of more than {longest} bytes")
+                    if self._foreign:
+                        self._end = _looked_through(self._end + received)
                     reader.feed(received)
                 if isinstance(answer, NotReady):
                     raise answer
@@ -139,6 +149,7 @@ class Connection:
         except OSError as error:
             raise Unsent(f"redis: {self._url.where}: {error.strerror or error}") from None
         self._stream = Stream(sock)
+        self._end = b"\n"
         self._reader = hiredis.Reader(replyError=refusal, notEnoughData=_INCOMPLETE)
         for command in self._greeting():
             (answer,) = self.ask(pack(command), 1)
@@ -171,6 +182,20 @@ class Connection:
             yield "AUTH", url.password
         if url.db:
             yield "SELECT", url.db
+
+
+def _looked_through(data: bytes) -> bytes:
+    """Return the end of what has arrived, to be looked at together with what comes next.
+
+    :raises ConnectionError: an array of too many elements begins in it.
+    """
+    for start in _ARRAYS:
+        at = data.find(start)
+        while at >= 0:
+            if data[at + 2 : at + 2 + _DIGITS].isdigit() and at + 2 + _DIGITS <= len(data):
+                raise ConnectionError(f"an array of {10 ** (_DIGITS - 1)} elements or more")
+            at = data.find(start, at + 2)
+    return data[-(_DIGITS + 1) :]
 
 
 class Pool:

@@ -21,10 +21,11 @@ TIMEOUT = 2.0
 CONNECTIONS = 32
 
 
-def fast_client(url: str, timeout: float = TIMEOUT) -> FastClient:
-    """A client of one server whose greenlets wait on gevent's loop, in the thread that made it."""
+def fast_client(url: str, timeout: float = TIMEOUT, *, foreign: bool = False) -> FastClient:
+    """A client of one server whose greenlets wait on gevent's loop, in the thread that made it. ``foreign``: as
+    :class:`Connection`'s."""
     server = redis_url.server(url)
-    return FastClient(Pool(lambda: Connection(server, timeout), CONNECTIONS, timeout))
+    return FastClient(Pool(lambda: Connection(server, timeout, foreign=foreign), CONNECTIONS, timeout))
 
 
 class FastClient:

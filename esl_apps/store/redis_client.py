@@ -22,30 +22,31 @@ from esl_apps.store.fast_client import TIMEOUT, fast_client
 Client = Any
 
 
-def connect(url: str, timeout: float = TIMEOUT, observe: Observe = ignore) -> Client:
+def connect(url: str, timeout: float = TIMEOUT, observe: Observe = ignore, *, foreign: bool = False) -> Client:
     """Make a client; it connects on first use. Everything it does raises :class:`StoreUnavailable`, and nothing else,
     if Redis is down or refuses.
 
     ``url``: ``redis://``, ``rediss://``, ``unix://``;
     ``redis+sentinel://[:PASSWORD@]HOST:PORT[,HOST:PORT…]/SERVICE[/DB]``; ``redis+cluster://HOST:PORT``.
-    ``observe`` is called with the seconds of each round trip.
+    ``observe`` is called with the seconds of each round trip. ``foreign``: it is an integrator's own, which may answer
+    with anything.
 
     :raises ValueError: the URL can't be read.
     """
     redis_url.check(url)
-    client = _client(url, timeout)
+    client = _client(url, timeout, foreign=foreign)
     client.observe = observe
     return client
 
 
-def _client(url: str, timeout: float) -> Client:
+def _client(url: str, timeout: float, *, foreign: bool) -> Client:
     scheme, _, rest = url.partition("://")
     if scheme == "redis+cluster":
         from esl_apps.store.cluster import ClusterClient
 
         return ClusterClient(f"redis://{rest}", timeout)
     if scheme in ("redis", "unix") and is_patched() and not redis_url.server(url).options:
-        return fast_client(url, timeout)
+        return fast_client(url, timeout, foreign=foreign)
     from esl_apps.store import redis_py
 
     return redis_py.sentinel(rest, timeout) if scheme == "redis+sentinel" else redis_py.single(url, timeout)

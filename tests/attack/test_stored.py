@@ -1,4 +1,5 @@
-"""What another program or an intruder has written to Redis hides nothing else, and does nothing on a terminal."""
+"""What another program or an intruder has written to Redis hides nothing else, does nothing on a terminal, and stops no
+node."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent import socket
+from gevent.server import StreamServer
 from prometheus_client import CollectorRegistry
 
 from esl_apps.core import terms
@@ -18,6 +21,7 @@ from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import admin, integrator
 from esl_apps.store import keys, membership, redis_client
+from esl_apps.store.fast_client import fast_client
 from esl_apps.store.timed_calls import TimedCalls
 from esl_apps.store.webhook_queue import WebhookQueue
 from tests.support.bench import Bench
@@ -191,3 +195,27 @@ def test_stored_text_does_nothing_on_a_terminal(
     ran = run(command, "-c", settings.written(), *more)
     assert "\\u001b[2J" in ran.out
     assert "\x1b" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("kind", [b"*", b"~", b">"], ids=["array", "set", "push"])
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_server_that_announces_millions_is_away(kind: bytes, size: int) -> None:
+    """An integrator's own Redis stopped the node of all for 9 s with 13 bytes, again and again."""
+    bomb = b"*2\r\n$3\r\nabc\r\n" + kind + b"1000000000\r\n"
+
+    def serve(sock: Any, _address: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.recv(1000)
+        for at in range(0, len(bomb), size):
+            sock.sendall(bomb[at : at + size])
+            gevent.sleep(0)
+        # As a Redis that has more to say.
+        sock.recv(1000)
+
+    server = StreamServer(("127.0.0.1", 0), serve)
+    server.start()
+    began = time.process_time()
+    with gevent.Timeout(10), pytest.raises(StoreUnavailable, match="an array of 1000000 elements or more"):
+        fast_client(f"redis://127.0.0.1:{server.server_port}", foreign=True).ping()
+    assert time.process_time() - began < 1
+    server.stop()

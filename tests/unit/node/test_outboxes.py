@@ -11,6 +11,7 @@ import pytest
 from esl_apps.config.problems import ConfigError
 from esl_apps.node.outboxes import Outboxes
 from esl_apps.process.folder import THREADS
+from esl_apps.store import redis_client
 from esl_apps.store.journal import Entry
 from tests.support.bench import DID, node_config
 
@@ -99,3 +100,16 @@ def test_outboxes_drain_waits_no_longer_than_told(tmp_path: Path) -> None:
     made.drain(0.01)
     assert made.of("bell").depth == 1
     stop(made)
+
+
+def test_own_redis_of_an_integrator_is_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it answers is bounded (:mod:`esl_apps.store.connection`)."""
+    made: dict[str, bool] = {}
+
+    def connect(url: str, real: Any = redis_client.connect, foreign: bool = False, **options: Any) -> Any:
+        made[url] = foreign
+        return real(url, foreign=foreign, **options)
+
+    monkeypatch.setattr(redis_client, "connect", connect)
+    outboxes(tmp_path, "acme", "beta", redis={"acme": MAIN, "beta": OTHER})
+    assert made == {MAIN: False, OTHER: True}
