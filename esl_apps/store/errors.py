@@ -55,6 +55,8 @@ _IN_SCRIPT = re.compile(r"(?:ERR )?Error running script \(call to \S+\): (?:@use
 #: The text behind it (Redis 7 and Valkey).
 _ON_LINE = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.$")
 _NO_RIGHT = re.compile(r"The user executing the script can't|ACL failure in script|[Nn]o permissions to (run|access) ")
+#: Characters of an error reply that are read.
+_LONGEST = 1000
 TOO_MANY = "max number of clients reached"
 #: A reply repeats the arguments of a command that it doesn't know: of AUTH, the password.
 _ARGUMENTS = re.compile(r",? with args beginning with:.*", re.DOTALL)
@@ -111,8 +113,8 @@ class Unreadable(StoreUnavailable):
 
 
 def refusal(text: str) -> StoreUnavailable:
-    """The exception for an error reply, as ``WRONGTYPE Operation against …``."""
-    text = without_arguments(_ON_LINE.sub("", _IN_SCRIPT.sub("", text)))
+    """The exception for an error reply, as ``WRONGTYPE Operation against …``. A long one is cut: logs show it."""
+    text = without_arguments(_ON_LINE.sub("", _IN_SCRIPT.sub("", text[:_LONGEST])))
     reply = REPLY.match(text)
     code = reply[1] if reply else "ERR"
     if _NO_RIGHT.search(text):

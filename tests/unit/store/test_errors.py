@@ -169,3 +169,10 @@ def test_server_busy_with_a_script_is_refused(server: RedisServer) -> None:
         control.script_kill()
     assert isinstance(error, Refused)
     assert error.code == "BUSY"
+
+
+def test_refusal_of_any_length_is_cut() -> None:
+    """An integrator's own Redis writes it, and logs show it."""
+    found = refusal("WRONGTYPE " + "x" * 1_000_000)
+    assert isinstance(found, Fault)
+    assert len(str(found)) < 1100
