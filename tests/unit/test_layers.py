@@ -185,6 +185,14 @@ def test_no_import_leads_back_to_where_it_came_from() -> None:
     assert left.keys() == set()
 
 
+def test_the_architecture_lists_all_packages_from_top_to_bottom() -> None:
+    text = (ROOT / "docs/explanation/architecture.rst").read_text()
+    listed = re.findall(r"^   \* - ``(\w+)``$", text, re.MULTILINE)
+    assert set(listed) == BELOW.keys() - {"", "__main__", "testing"}
+    for place, name in enumerate(listed):
+        assert BELOW[name] - {""} <= set(listed[place:]), name
+
+
 # Background greenlets ---------------------------------------------------------------------------------
 
 SPAWNING = {"spawn", "spawn_later", "spawn_raw", "start_later", "Greenlet"}
