@@ -250,12 +250,16 @@ class Following:
     def _is_others_now(self, live: Live) -> bool:
         """:raises StoreUnavailable: Redis is down."""
         services, attempt = self._services, live.attempt
-        if not services.store.has(attempt.call_ref):
+        is_here = services.store.has(attempt.call_ref)
+        known = services.store.call(attempt.call_ref) if is_here else None
+        if live.released or attempt.ended:
+            # Meanwhile: what Redis knows of its end is this process's word.
+            return True
+        if not is_here:
             # The node to which the caller was handed has taken it over, or another, as this one was stopped.
             services.calls.release(live)
             self._let_go(attempt)
             return True
-        known = services.store.call(attempt.call_ref)
         if known is not None and known.get("record") is not None:
             # Its own process lives after all, and knew more of it: that it was transferred, for one.
             services.calls.give_back(live)

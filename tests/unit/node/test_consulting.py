@@ -363,6 +363,28 @@ def test_consulting_charge_goes_on_in_the_call_of_the_other_two(build: Build) ->
     assert goes_on.ended
 
 
+def test_consulting_end_while_redis_is_asked_keeps_its_status(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its legs have gone on in another call, so its follower asks whether another process has it."""
+    live = talking(bench)
+    consult(bench, live)
+    has = bench.services.store.has
+
+    def ends_meanwhile(ref: str) -> bool:
+        is_here = has(ref)
+        live.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+        return is_here
+
+    monkeypatch.setattr(bench.services.store, "has", ends_meanwhile)
+    show_legs(bench.switch)
+    live.poke()
+    eventually(lambda: live.attempt.ended)
+    gevent.sleep(0.05)
+    bench.flush()
+    kept = bench.services.store.call(live.attempt.call_ref)
+    assert kept is not None
+    assert kept["state"] == "ended"
+
+
 # Unheard --------------------------------------------------------------------------------------------------
 
 
