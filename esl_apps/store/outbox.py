@@ -19,8 +19,10 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 import gevent
 import msgspec
@@ -38,6 +40,8 @@ from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
 log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
 
 #: Seconds for which Redis keeps the mark of a pushed record: longer than any node is down with a push unanswered.
 REMEMBER = 7 * 86400
@@ -60,6 +64,9 @@ LOOK_EVERY = 1.0
 SYNCED = 3.0
 #: Entries kept per list in case Redis loses them. Reached only if Redis never saves and no client takes any.
 KEPT = 10000
+#: Characters of the entries in memory: of those that wait, and of those that are kept per list. That many entries have
+#: 10 to 35 million; but clients choose what their calls carry, and 10,000 could have a gigabyte.
+WINDOW_CHARACTERS, KEPT_CHARACTERS = 16 << 20, 48 << 20
 
 
 class _Kept(msgspec.Struct):
@@ -70,6 +77,32 @@ class _Kept(msgspec.Struct):
     at: float
     seen: bool = False
     """Whether Redis was found to have its mark."""
+
+
+class _Measured(deque[_Item]):
+    """Knows how many characters its entries have."""
+
+    def __init__(self, entry_of: Callable[[_Item], Entry]) -> None:
+        super().__init__()
+        self._entry_of = entry_of
+        self.characters = 0
+
+    def append(self, item: _Item) -> None:
+        super().append(item)
+        self.characters += self._size_of(item)
+
+    def extend(self, items: Iterable[_Item]) -> None:
+        for item in items:
+            self.append(item)
+
+    def popleft(self) -> _Item:
+        item = super().popleft()
+        self.characters -= self._size_of(item)
+        return item
+
+    def _size_of(self, item: _Item) -> int:
+        entry = self._entry_of(item)
+        return len(entry.head) + len(entry.tail) + len(entry.part)
 
 
 def _durable(client: Client) -> float:
@@ -118,14 +151,14 @@ class Outbox:
         self._journal.open()
         self._disk = disk or Folder("journal", patience=SYNC_PATIENCE)
         self._unsynced = self._unwritable = False
-        self._queue: deque[Entry] = deque()
+        self._queue: _Measured[Entry] = _Measured(lambda item: item)
         """The oldest entries."""
         self._wake = Flag()
         self._idle = Flag()
         self._on_pushed = on_pushed or (lambda _entry: None)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._script = Script(client, self.script)
-        self._kept: dict[str, deque[_Kept]] = {}
+        self._kept: dict[str, _Measured[_Kept]] = {}
         """Pushed entries that Redis may still lose, by list, in the order of their ``seq``."""
         self.failing_since: float | None = None
         self.refused = ""
@@ -161,7 +194,8 @@ class Outbox:
             if not self._unwritable:
                 log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
             self._unwritable = True
-        if len(self._queue) < WINDOW and self._journal.hold_newest():
+        has_room = len(self._queue) < WINDOW and self._queue.characters < WINDOW_CHARACTERS
+        if has_room and self._journal.hold_newest():
             self._queue.append(item)
         if self.depth >= self._many:
             self._many = 10 * self.depth
@@ -280,8 +314,12 @@ class Outbox:
 
     def _keep(self, pushed: list[_Kept]) -> None:
         for sent in pushed:
-            kept = self._kept.setdefault(sent.entry.list, deque(maxlen=KEPT))
+            kept = self._kept.get(sent.entry.list)
+            if kept is None:
+                kept = self._kept[sent.entry.list] = _Measured(attrgetter("entry"))
             kept.append(sent)
+            while len(kept) > KEPT or (kept.characters > KEPT_CHARACTERS and len(kept) > 1):
+                kept.popleft()
 
     def _watch(self) -> None:
         while True:
@@ -323,7 +361,7 @@ class Outbox:
         # Clients take, and streams drop, the oldest first: everything older than the contents is done with.
         return read_count(seq) - int(length)
 
-    def _is_lost(self, name: str, kept: deque[_Kept]) -> bool:
+    def _is_lost(self, name: str, kept: _Measured[_Kept]) -> bool:
         """Whether a mark is missing: of the entries pushed since the last look, and of the latest before them."""
         asked: list[_Kept] = []
         for sent in reversed(kept):
@@ -339,7 +377,7 @@ class Outbox:
                 sent.seen = True
         return False
 
-    def _push_again(self, name: str, kept: deque[_Kept]) -> None:
+    def _push_again(self, name: str, kept: _Measured[_Kept]) -> None:
         """Push what Redis may lack. :raises StoreUnavailable: Redis is down."""
         lacking = list(kept)
         for i in range(0, len(lacking), BATCH):
