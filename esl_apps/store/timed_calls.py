@@ -10,7 +10,6 @@ Times are Redis's (``Membership.redis_clock``), because the nodes' clocks may di
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
@@ -120,16 +119,15 @@ class TimedCalls:
         """Try again at ``due_at``, on any node. False: another node has it by now."""
         return self._given_back(call, due_at, 0)
 
-    def release(self, call: TimedCall, now: float | None = None, pause: float = RELEASE_FOR) -> bool:
+    def release(self, call: TimedCall, now: float, pause: float = RELEASE_FOR) -> bool:
         """Give it back untried, to any node after ``pause`` seconds; the attempt does not count. False: another node
         has it by now."""
-        return self._given_back(call, (time.time() if now is None else now) + pause, -1)
+        return self._given_back(call, now + pause, -1)
 
-    def done(self, call: TimedCall, now: float | None = None) -> bool:
+    def done(self, call: TimedCall, now: float) -> bool:
         """It was answered, or is given up: the number may ask again after its cool-down. False: another node has it by
         now."""
-        at = time.time() if now is None else now
-        return bool(self._done(self._all_keys(call.number, call.owner), [call.number, call.claim, at, call.owner]))
+        return bool(self._done(self._all_keys(call.number, call.owner), [call.number, call.claim, now, call.owner]))
 
     def used(self, number: str, now: float) -> None:
         """Count a number's latest call against ``Frequency.per_day``."""

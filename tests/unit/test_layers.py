@@ -290,7 +290,6 @@ TIMES_OF_DAY = {
     "node.webhooks",
     "store.calls",
     "store.outbox",
-    "store.timed_calls",
 }
 #: A switch's times become the node's where they are read.
 OF_SWITCHES = re.compile(r"""["'](?:Caller-Channel-[A-Za-z-]+-Time|variable_\w+_uepoch|Event-Date-\w+)["']""")
