@@ -12,7 +12,10 @@ from importlib.metadata import entry_points
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound, transfer
 from esl_apps.apps.application import Application
+from esl_apps.core import talk
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Leg
+from esl_apps.core.terms import CALLEE
 
 GROUP = "esl_apps.applications"
 """Entry points that name an :class:`~esl_apps.apps.application.Application`."""
@@ -68,6 +71,16 @@ def add(application: Application) -> None:
 def application(ref: str) -> Application:
     """The application of a call. Calls of one that is not installed here are followed to their end."""
     return APPLICATIONS.get(ref) or Application(ref=ref, path=ref, title="not installed here")
+
+
+def note_hold(attempt: Attempt, at: float, aleg: Leg | None = None, bleg: Leg | None = None) -> None:
+    """Note for how long the client of a call was on hold, over HTTP or by the agent's phone. An inbound caller's
+    ``hold_time`` is their wait. ``at``: the end."""
+    app = application(attempt.app)
+    if app.second_party == CALLEE:
+        agent = aleg if second_party(attempt) == CALLEE else bleg
+        by_phone = agent.hold_seconds if app.holds and agent is not None else 0.0
+        attempt.hold_time = talk.hold_time(attempt, at, by_phone) or attempt.hold_time
 
 
 def second_party(attempt: Attempt) -> str:

@@ -90,7 +90,7 @@ class Application:
     recorded: bool = False
     """The talk is recorded if its integrator asks for that."""
     holds: bool = False
-    """``hold_time`` is the time for which A was on hold."""
+    """``hold_time`` also counts the hold by the agent's phone."""
     second_party: str = CALLEE
     """The party on the B-leg: ``callee``, or ``agent`` if the caller rang the agents."""
     joined: Joined | None = None

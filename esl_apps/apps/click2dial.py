@@ -257,7 +257,7 @@ def _bleg_extras(click: ClickCall) -> dict[str, str]:
 def _finish(call: Call, attempt: Attempt, failed: Bridged | None, *, unconfirmed: bool = False) -> None:
     """End the attempt. ``unconfirmed``: the agent had to press a key, and hasn't."""
     end = call.ended()
-    attempt.hold_time = round(end.aleg.hold_seconds + talk.seconds(attempt, talk.HOLD, end.at))
+    attempt.hold_time = talk.hold_time(attempt, end.at, end.aleg.hold_seconds)
     if unconfirmed and attempt.cancelled_by is None and attempt.cut is None and not end.lost:
         note_legs(attempt, end.aleg, None)
         by = terms.AGENT if end.aleg.hung_up_itself else terms.SYSTEM

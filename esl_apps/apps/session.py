@@ -25,6 +25,7 @@ from esl_apps.core.limits import Level, Limits, Refusal
 from esl_apps.core.numbers import Number
 from esl_apps.core.pins import LOCKED, OPEN, Source
 from esl_apps.core.restrictions import ClassRule
+from esl_apps.core.talk import hold_time
 from esl_apps.core.unavailable import StoreUnavailable
 
 #: Q.850 causes by the prompt that the caller hears. Others are busy, no answer or failed.
@@ -205,6 +206,7 @@ class Session:
             note_legs(self.attempt, end.aleg, None)
             self.attempt.end(terms.REJECTED, rejected, terms.SYSTEM, end.at)
         else:
+            self.attempt.hold_time = hold_time(self.attempt, end.at)
             conclude(self.attempt, end, None, terms.CALLEE)
 
     def _talk(self, talk: Callable[[], None]) -> int | None:
@@ -441,6 +443,7 @@ class Session:
         attempt = self.attempt
         bleg = bridged.bleg
         at = (bleg.ended_at if bleg is not None and bridged.answered else None) or now
+        attempt.hold_time = hold_time(attempt, at)
         note_legs(attempt, aleg or Leg(self.call.uuid, answered_at=attempt.session_answered_at, ended_at=at), bleg)
         if bridged.answered:
             by = terms.SYSTEM

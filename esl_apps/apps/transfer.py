@@ -23,6 +23,7 @@ from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import OF_PHONE, PHONE, Bleg, aleg_variables, has_phone, join, recording_of
 from esl_apps.core import causes, node_clock, numbers, parties, talk, terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Bridged, Call, CallEnded, Ended, Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
@@ -110,7 +111,8 @@ class TransferCall:
         end = back or call.ended()
         if fault is not None:
             attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, end.at)
-        attempt.hold_time = round(talk.seconds(attempt, talk.HOLD, end.at))
+        agent = end.aleg if self.second_party == terms.CALLEE else end.bleg
+        attempt.hold_time = talk.hold_time(attempt, end.at, agent.hold_seconds if agent is not None else 0.0)
         if self.consults and back is None and _parted(attempt, end):
             return
         for charge in attempt.charges:
@@ -177,6 +179,7 @@ def _parted(attempt: Attempt, end: Ended) -> bool:
     if end.bleg is None or end.bleg.ended_at is not None:
         return False
     attempt.b_seconds = max(0.0, end.at - attempt.bridged_at)
+    note_legs(attempt, end.aleg, None, second_party(attempt) or terms.CALLEE)
     leave_to_each_other(attempt, asked, end.at)
     return True
 

@@ -6,9 +6,10 @@ lasts for several records is divided between them. What is left when it ends is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from esl_apps.core import terms
+from esl_apps.core import talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
 from esl_apps.core.call_fields import Before, CallFields
@@ -64,6 +65,18 @@ def note_parting(old: Attempt, a_until: float, b_until: float) -> None:
         old.b_seconds = max(0.0, b_until - old.bridged_at)
     if old.placed and old.answered_at is not None:
         old.a_seconds = max(0.0, a_until - old.answered_at)
+
+
+def note_before_move(attempt: Attempt, legs: Mapping[str, Leg], *, holds: bool) -> None:
+    """Note what the legs of a talk have told before a transfer moved them. Their ends come in other calls.
+
+    ``legs``: by party. ``holds``: the agent's phone can put the client on hold.
+    """
+    for party, leg in legs.items():
+        _note_quality(attempt, party, leg)
+    if holds and terms.AGENT in legs:
+        held = attempt.spent.get(talk.BY_PHONE, 0.0) + legs[terms.AGENT].hold_seconds
+        attempt.spent[talk.BY_PHONE] = held
 
 
 def divide_leg(old: Attempt, new: Attempt, leg: str) -> None:

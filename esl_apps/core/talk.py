@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from esl_apps.core.call_fields import CallFields
 
 HOLD, MUTE, PAUSE = "hold", "mute", "pause"
+#: In ``spent``: the seconds of hold by the agent's phone before its leg was moved. The switch counts from 0 then.
+BY_PHONE = "by_phone"
 #: The values of ``recording``.
 OFF, ON, PAUSED = "off", "on", "paused"
 
@@ -39,6 +41,11 @@ def _into(call: CallFields, at: float) -> float:
 def hold(call: CallFields, at: float, *, on: bool) -> None:
     call.held = on
     (begin if on else cease)(call, HOLD, at)
+
+
+def hold_time(call: CallFields, at: float, by_phone: float = 0.0) -> int:
+    """Return the whole seconds for which the client was on hold. ``by_phone``: those that the agent's leg tells."""
+    return round(seconds(call, HOLD, at) + call.spent.get(BY_PHONE, 0.0) + by_phone)
 
 
 def mute(call: CallFields, muted: Iterable[str], at: float) -> None:

@@ -92,6 +92,18 @@ def leg_of(event: Event, clock: SwitchClock, *, with_user: bool = True) -> Leg:
     )
 
 
+def leg_now(event: Event, clock: SwitchClock) -> Leg:
+    """Read a leg that is up from the switch's dump of it, with its hold and its sound until now."""
+    leg = leg_of(event, clock)
+    leg.hold_seconds = event.int("Caller-Channel-Hold-Accum") / 1e6
+    since = time_of(event, "Caller-Channel-Last-Hold", clock) if event.get("Channel-Call-State") == "HELD" else None
+    if since is not None:
+        leg.hold_seconds += max(0.0, node_clock.now() - since)
+    delay = None if leg.created_at is None or leg.ringing_at is None else leg.ringing_at - leg.created_at
+    leg.quality = quality_of(event.lines, leg.uuid, delay, answered=leg.answered_at is not None)
+    return leg
+
+
 def _code(event: Event, cause: str | None, *, refused: bool) -> int:
     """Read the Q.850 code of a leg's end."""
     number = _number(event, b"variable_hangup_cause_q850")

@@ -103,7 +103,8 @@ def parse(name: str, content: bytes) -> LegCdr | None:
         "Caller-Channel-Progress-Media-Time": _first(times, "progress_media_time"),
         "Caller-Channel-Answered-Time": _first(times, "answered_time"),
         "Caller-Channel-Hangup-Time": max((_count(flow.hangup_time) for flow in times), default=0),
-        "Caller-Channel-Hold-Accum": sum(_count(flow.hold_accum_time) for flow in times),
+        # As in the leg's event.
+        "Caller-Channel-Hold-Accum": _count(times[0].hold_accum_time) if times else 0,
         **{f"variable_{name}": value for name, value in document.variables.items()},
     }
     # The variables' values are percent-encoded, as in an event. Leave out values that would break a line.

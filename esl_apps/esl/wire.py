@@ -421,6 +421,7 @@ _WORDS = {
     "uuid_kill": (2, 3),
     "uuid_record": (4,),
     "uuid_send_dtmf": (3,),
+    "uuid_set_media_stats": (2,),
     "uuid_setvar": (3, 4),
     "uuid_setvar_multi": (3,),
 }

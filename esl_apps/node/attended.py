@@ -38,7 +38,7 @@ from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import Transferring, end, variable
+from esl_apps.node.transferring import Transferring, end, note_told, variable
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -191,6 +191,7 @@ class Attended:
         stays, new = customer(old), new_ref()
         self._transferring.wait_for_bridge(live, stays)
         self._end_hold(live)
+        told = self._transferring.look(live)
         for leg in (phone, other.phone):
             # A phone that holds ends the other party's leg with its own, also if that has left its bridge by then.
             live.switch.api(f"uuid_setvar {leg} hold_hangup_xfer_exten hangup:inline")
@@ -203,6 +204,7 @@ class Attended:
         finally:
             if not joined:
                 self._undo(live)
+        note_told(old, told)
         old.note(ATTENDED, f"to {new}")
         old.apart.append(other.call["call_ref"])
         _unmute(live)
@@ -257,6 +259,7 @@ class Attended:
         leaves = customer(old)
         self._transferring.wait_for_bridge(live, leaves)
         self._end_hold(live)
+        told = self._transferring.look(live)
         for leg in (action.leg, leaves):
             live.switch.api(f"uuid_setvar {leg} hangup_after_bridge true")
         live.switch.api(f"uuid_setvar {leaves} esl_bleg {action.next}")
@@ -268,6 +271,7 @@ class Attended:
         finally:
             if not joined:
                 self._undo(live)
+        note_told(old, told)
         old.note(JOIN, f"to {action.next}")
         _unmute(live)
         now = node_clock.now()

@@ -51,7 +51,7 @@ from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import WATCHDOG, Transferring, end, other_party, set_variables, variable
+from esl_apps.node.transferring import WATCHDOG, Transferring, end, note_told, other_party, set_variables, variable
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,7 @@ class Consulting:
         new = transfer.new_consultation(old, to, action.by, held, client, self._services.policy.settings.plan)
         followed, adopted = old.followed, live.adopted
         self._transferring.wait_for_bridge(live, leg)
+        told = self._transferring.look(live)
 
         def move() -> None:
             try:
@@ -135,6 +136,7 @@ class Consulting:
         if not moved:
             raise not_now(old, "the call is ending")
         now = node_clock.now()
+        note_told(old, told)
         talk.hold(old, now, on=True)
         talk.mute(old, (), now)
         if not live.adopted:

@@ -14,11 +14,11 @@ from contextlib import suppress
 
 import gevent
 
-from esl_apps.apps import application, second_party
+from esl_apps.apps import application, note_hold, second_party
 from esl_apps.apps.ending import conclude, end_of
 from esl_apps.apps.legs import recording_name
 from esl_apps.apps.transfer import KeptTransfer, consultation, leave_to_each_other
-from esl_apps.core import causes, node_clock, talk, terms
+from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs, note_parting
 from esl_apps.core.call import Leg
@@ -209,9 +209,8 @@ class Following:
             self._joined(attempt, bleg)
         if attempt.bridged_at is not None:
             self._find_recording(attempt)
-        if application(attempt.app).holds and (aleg is not None or attempt.followed):
-            by_phone = aleg.hold_seconds if aleg is not None else 0.0
-            attempt.hold_time = round(by_phone + talk.seconds(attempt, talk.HOLD, end.at))
+        if (aleg or bleg) is not None or attempt.followed:
+            note_hold(attempt, end.at, aleg, bleg)
         if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
         fared = application(attempt.app).fared

@@ -16,7 +16,7 @@ from contextlib import suppress
 import gevent
 from gevent.event import AsyncResult
 
-from esl_apps.apps import application, transfer
+from esl_apps.apps import application, note_hold, transfer
 from esl_apps.apps.click2dial import limit_fault
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.ringing import Originator
@@ -24,16 +24,18 @@ from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import causes, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import divide_leg, note_parting
-from esl_apps.core.call import Call
+from esl_apps.core.billing import divide_leg, note_before_move, note_parting
+from esl_apps.core.call import Call, Leg
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import Number
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL_VARIABLES
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.legs import leg_now
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
+from esl_apps.esl.wire import EVENT_PLAIN, Event
 from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Begin, Live
@@ -76,6 +78,8 @@ class Transferring:
                 live.switch.api(f"uuid_break {action.leg} all")
             self._transfer(live, action)
         except Undone as undone:
+            # The switch is about to take the phone's leg back.
+            note_told(old, self.look(live))
             old.note("transfer_refused", f"{undone.field}: {undone.message}" if undone.field else undone.message)
             old.save()
             raise
@@ -96,6 +100,7 @@ class Transferring:
 
         if not action.leg:
             self.wait_for_bridge(live, leg)
+        told = self.look(live)
 
         def move() -> None:
             self._move(live, new.attempt, leg)
@@ -111,6 +116,7 @@ class Transferring:
             raise not_now(old, "the call is ending")
         now = node_clock.now()
         note_parting(old, now, now)
+        note_told(old, told)
         self.let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
         self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by, node_clock.now())
@@ -128,6 +134,17 @@ class Transferring:
             except (SwitchUnavailable, ReplyError):
                 return
             gevent.sleep(_LOOK)
+
+    def look(self, live: Live) -> dict[str, Leg]:
+        """Return what the switch knows of the legs of a talk, by party, before they are moved."""
+        told = {}
+        for party in (terms.AGENT, terms.CALLEE):
+            leg = leg_of(live.attempt, party)
+            with suppress(SwitchUnavailable, ReplyError):
+                live.switch.api(f"uuid_set_media_stats {leg}")
+                dump = live.switch.api(f"uuid_dump {leg}")
+                told[party] = leg_now(Event(b"", dump.encode(), EVENT_PLAIN), live.clock)
+        return told
 
     def target(self, old: Attempt, to: str) -> tuple[IntegratorRules, Number]:
         """Return the call's client, and the number that one of its parties is connected with.
@@ -307,8 +324,12 @@ def other_party(party: str) -> str:
     return terms.CALLEE if party == terms.AGENT else terms.AGENT
 
 
+def note_told(old: Attempt, told: Mapping[str, Leg]) -> None:
+    """Note what ``Transferring.look`` has returned, once the legs are moved."""
+    note_before_move(old, told, holds=application(old.app).holds)
+
+
 def end(old: Attempt, leaves: str, at: float) -> None:
     """End a call that one of its parties has left for another."""
-    if application(old.app).holds:
-        old.hold_time = round(talk.seconds(old, talk.HOLD, at)) or old.hold_time
+    note_hold(old, at)
     old.end(terms.ANSWERED, causes.NORMAL_CLEARING, leaves, at)

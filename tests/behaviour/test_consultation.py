@@ -95,6 +95,8 @@ def test_consultation_is_completed(rig: Rig, node: Node, redis: RedisServer, num
     assert all(record["recording"]["seconds"] > 0 for record in (first, second, third))
     assert 0.2 < second["ring_seconds"]["callee"] < 0.6
     assert third["ring_seconds"] == {"agent": None, "callee": None}
+    assert first["quality"]["agent"]["sip_call_id"] == second["quality"]["agent"]["sip_call_id"]
+    assert first["quality"]["callee"]["sip_call_id"] == third["quality"]["callee"]["sip_call_id"]
     # The customer's leg is divided between the first call and the third, the new party's between the other two.
     assert abs(first["b_seconds"] + third["a_seconds"] - (third["ended_at"] - first["bridged_at"])) < 1
     assert abs(second["b_seconds"] + third["b_seconds"] - (third["ended_at"] - second["bridged_at"])) < 1

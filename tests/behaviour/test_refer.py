@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -82,6 +83,21 @@ def test_refer_connects_the_customer_with_the_new_party(
     assert (first["end_reason"], first["hung_up_by"]) == ("answered", "agent")
     assert (second["ref"], second["extension"], second["number"]) == ("transfer", number, CALLEE)
     assert (second["end_reason"], second["hung_up_by"]) == ("answered", "agent")
+
+
+@pytest.mark.parametrize("number", ["1001", PREMIUM])
+def test_refer_of_a_customer_on_hold_counts_the_hold(rig: Rig, refers: Node, redis: RedisServer, number: str) -> None:
+    """Most phones put the customer on hold before they transfer. After a refusal the switch counts from 0."""
+    _ref, agent, customer = talk(rig, refers)
+    rig.phone("1001", Script(answer_after=0.1, tone=TARGET_HZ))
+    agent.hold()
+    time.sleep(0.9)
+    refer(agent, number)
+    if number == "1001":
+        assert customer.hears(TARGET_HZ)
+    customer.hangup()
+    first = records(redis, 2 if number == "1001" else 1)[0]
+    assert first["hold_time"] in (1, 2)
 
 
 @TALKS

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from tests.rig.base import Rig, Script, eventually
+from tests.rig.base import PhoneLeg, Rig, Script, eventually
 from tests.support.click_calls import AGENT_HZ, CALLEE, CALLEE_HZ, talk
 from tests.support.node import Node, RedisServer, request
 from tests.support.ports import free_port
@@ -81,6 +82,37 @@ def test_blind_transfer_of_an_inbound_caller(rig: Rig, node: Node, redis: RedisS
     first, second = records(redis, call["call_ref"], new)
     assert (first["extension"], first["hung_up_by"], first["transferred_to"]) == ("1000", "agent", new)
     assert (second["extension"], second["number"], second["hung_up_by"]) == ("1001", CALLEE, "callee")
+
+
+def sip_call_ids(record: dict[str, Any]) -> tuple[str, str]:
+    """Those of the agent's leg and of the customer's."""
+    return record["quality"]["agent"]["sip_call_id"], record["quality"]["callee"]["sip_call_id"]
+
+
+@pytest.mark.parametrize("by", ["agent", "callee"])
+def test_blind_transfer_keeps_phones_hold_and_sound(rig: Rig, node: Node, redis: RedisServer, by: str) -> None:
+    """The leg that leaves ends after its record; the switch counts the hold of one that is moved from 0."""
+    ref, agent, callee = talk(rig, node)
+    phone = rig.phone("1001", Script(answer_after=0.1, tone=TARGET_HZ))
+    hold(agent)
+    new = transfer(node, ref, to="1001", by=by).json["transfer_ref"]
+    stays = callee if by == "agent" else agent
+    assert stays.hears(TARGET_HZ)
+    hold(phone.calls[0] if by == "agent" else agent)
+    stays.hangup()
+    first, second = records(redis, ref, new)
+    assert (first["hold_time"], second["hold_time"]) == (1, 1)
+    same = [one == other for one, other in zip(sip_call_ids(first), sip_call_ids(second), strict=True)]
+    assert same == [by == "callee", by == "agent"]
+    assert all(leg["packets_in"] > 10 for leg in first["quality"].values())
+
+
+def hold(leg: PhoneLeg) -> None:
+    """Long enough to count: ``hold_time`` is in whole seconds."""
+    leg.hold()
+    time.sleep(0.9)
+    leg.unhold()
+    time.sleep(0.1)
 
 
 def test_blind_transfer_keeps_the_longest_duration(rig: Rig, node: Node, redis: RedisServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from esl_apps.sandbox.commands.registry import NO_CHANNEL, channel_of, command, words_of
+from esl_apps.sandbox.report.statistics import set_statistics
 from esl_apps.sandbox.switch import Switch
 from esl_apps.sandbox.wire import strings
 from esl_apps.sandbox.wire.events import Event
@@ -64,6 +65,17 @@ def uuid_dump(switch: Switch, argument: str) -> str:
     if len(words) > 1 and words[1] == "json":
         return event.json().decode("utf-8", "surrogateescape")
     return event.plain().decode("utf-8", "surrogateescape")
+
+
+@command("uuid_set_media_stats")
+def uuid_set_media_stats(switch: Switch, argument: str) -> str:
+    """Set the statistics of a leg's sound until now as its variables."""
+    words = words_of(argument)
+    channel = channel_of(switch, words[0]) if words else None
+    if channel is None:
+        return NO_CHANNEL
+    set_statistics(channel)
+    return "+OK Success\n"
 
 
 @command("global_getvar")

@@ -395,6 +395,8 @@ class Channel(Execution):
         profile.transfer_source = history
         profile.profile_index = str(strings.number(profile.profile_index) + 1)
         profile.times.profile_created = microseconds()
+        # FreeSWITCH makes another profile, which counts the phone's hold from 0.
+        profile.times.last_hold = profile.times.hold_accum = 0
         profile.touch()
         self.hit_dialplan = True
         self.move(State.ROUTING)

@@ -1,7 +1,8 @@
-"""The RTP statistics that FreeSWITCH sets on a leg that ends."""
+"""The RTP statistics that FreeSWITCH sets on a leg that ends, or when it is asked to."""
 
 from __future__ import annotations
 
+from esl_apps.sandbox.leg.state import microseconds
 from esl_apps.sandbox.protocols import Leg
 
 #: Milliseconds of sound in a packet.
@@ -21,12 +22,12 @@ _FRACTIONS = frozenset({name for name in _IN if "jitter_" in name and not name.e
 
 
 def set_statistics(channel: Leg) -> None:
-    """Set the statistics of a leg that had media: a perfect line, on which each side sent a packet every 20 ms."""
+    """Set the statistics of a leg that has had media: a perfect line, on which each side sent a packet every 20 ms."""
     times = channel.profile.times
     began = times.answered or times.progress_media
     if not began or channel.get("rtp_use_codec_name") is None:
         return
-    packets = max(0, (times.hungup - began) // 1000 // _PACKET)
+    packets = max(0, ((times.hungup or microseconds()) - began) // 1000 // _PACKET)
     known = {"packet_count": packets, "media_packet_count": packets}
     known["raw_bytes"] = known["media_bytes"] = packets * 172
     for name in _IN:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import carried_on, divide_leg, next_attempt, note_legs, note_parting
+from esl_apps.core.billing import carried_on, divide_leg, next_attempt, note_before_move, note_legs, note_parting
 from esl_apps.core.call import Leg
 from esl_apps.core.call_fields import Before
 from esl_apps.core.notification import cdr, session_payload, session_record
 from esl_apps.core.quality import LegQuality
 from esl_apps.core.session_parts import Part, whole
+from esl_apps.core.talk import BY_PHONE
 
 
 def attempt(**fields: Any) -> Attempt:
@@ -34,6 +35,17 @@ def test_legs_seconds_are_from_answer_to_end_in_milliseconds() -> None:
     note_legs(one, leg(), leg(1005.0, 1047.5))
     record = recorded(one)
     assert (record["a_seconds"], record["b_seconds"]) == (45.623, 42.5)
+
+
+@pytest.mark.parametrize(("holds", "held"), [(True, 5.0), (False, 0.0)])
+def test_legs_tell_their_hold_and_sound_before_a_move(holds: bool, held: float) -> None:
+    one = attempt()
+    for seconds in (3.0, 2.0):
+        agent = leg(hold_seconds=seconds, quality=LegQuality(leg="A"))
+        note_before_move(one, {"agent": agent, "callee": leg(hold_seconds=7.0)}, holds=holds)
+    assert one.spent.get(BY_PHONE, 0.0) == held
+    assert one.quality is not None
+    assert one.quality.legs() == [("agent", LegQuality(leg="A"))]
 
 
 def test_leg_that_the_caller_placed_has_no_seconds() -> None:

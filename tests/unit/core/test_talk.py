@@ -32,6 +32,13 @@ def test_talk_stretch_that_began_twice_counts_from_the_first() -> None:
     assert talk.seconds(attempt, talk.MUTE, AT + 30) == 4
 
 
+def test_talk_hold_time_has_that_of_the_phone() -> None:
+    attempt = talking()
+    talk.hold(attempt, AT + 10, on=True)
+    attempt.spent[talk.BY_PHONE] = 1.5
+    assert talk.hold_time(attempt, AT + 13, 4.0) == round(3 + 1.5 + 4.0)
+
+
 def test_talk_mute_lasts_until_both_parties_are_heard() -> None:
     attempt = talking()
     talk.mute(attempt, ["callee"], AT + 10)

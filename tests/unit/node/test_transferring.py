@@ -95,7 +95,7 @@ def test_transferring_to_what_may_not_be_dialled_is_422(bench: Bench, to: str) -
     assert live.attempt.transferred_to is None
 
 
-@pytest.mark.parametrize(("app", "seconds"), [("inbound", 7), ("click-dial", 30)])
+@pytest.mark.parametrize(("app", "seconds"), [("inbound", 7), ("click-dial", 30), ("dialthrough", 30)])
 def test_transferring_keeps_an_inbound_callers_wait(app: str, seconds: int) -> None:
     """Its ``hold_time`` is the wait for an agent, also if the caller was on hold later."""
     old = Attempt(app=app, call_dir="inbound", bridged_at=1000.0, hold_time=7)
