@@ -125,8 +125,13 @@ class TransferCall:
     def consults(self) -> bool:
         return consultation(self.attempt) is not None
 
+    @property
+    def _owner(self) -> dict[str, str]:
+        """Whose legs they are: the client's, also if the call began with an account's card."""
+        return {"esl_account_id": self.client.name}
+
     def _variables(self, policy: AppPolicy) -> dict[str, str]:
-        variables = aleg_variables(policy.settings, self.attempt, self.attempt.extension or "")
+        variables = {**aleg_variables(policy.settings, self.attempt, self.attempt.extension or ""), **self._owner}
         # The party that asks goes back to the one on hold.
         return {**variables, "hangup_after_bridge": "false"} if self.consults else variables
 
@@ -165,7 +170,7 @@ class TransferCall:
             longest=min([client.longest, *lengths]),
             user=attempt.extension or "",
             recording=recording_of(call, attempt, client.name, settings) if self.record and client.record else None,
-            variables=variables,
+            variables={**variables, **self._owner},
         )
         endpoints = settings.endpoints.of(self.to, as_asked=True)
         return join(call, attempt, settings, bleg, endpoints, parts=self.consults, second=self.second_party)
@@ -242,6 +247,9 @@ def new_call(
         app=REF,
         call_ref=ref or new_ref(),
         integrator=client.name,
+        account_id=old.account_id,
+        card_id=old.card_id,
+        user_id=old.user_id,
         dial_number=old.dial_number,
         call_dir=numbers.direction(*((to, stays) if leaves == terms.AGENT else (stays, to))),
         session_ref=old.session_ref,

@@ -50,6 +50,16 @@ def run(call: ScriptedCall, transferred: TransferCall) -> Record:
     return record
 
 
+def test_transfer_of_an_accounts_call_is_billed_to_it() -> None:
+    made = new("agent", "1001", account_id="a1", card_id="c1", user_id="u1")
+    call = ScriptedCall([talks(bleg())], ended(b=bleg(), at=1010.0))
+    record = run(call, made)
+    assert (record.account_id, record.card_id, record.user_id) == ("a1", "c1", "u1")
+    # Both legs are the client's, who finds them by that.
+    owners = [variables["esl_account_id"] for (variables, *_more) in (*call.did("set"), *call.did("bridge"))]
+    assert set(owners) == {"acme"}
+
+
 def test_transfer_to_an_agent_is_that_agents_call() -> None:
     made = new("agent", "1001")
     attempt = made.attempt
