@@ -27,9 +27,10 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
         _note_quality(attempt, first, aleg)
     if bleg is not None:
         if bleg.ended_at is not None and _has_placed_b(attempt):
-            # A leg that was joined with A later has been paid for in the call before.
-            since = attempt.bridged_at if attempt.followed and bleg.answered_at is not None else bleg.answered_at
-            attempt.b_seconds = max(0.0, _seconds(since, bleg.ended_at))
+            # A leg that was joined with A later has been paid for in the call before. ``bridged_at`` is by another
+            # reading of the switch's clock.
+            before = attempt.before.bleg or 0.0 if attempt.before is not None else 0.0
+            attempt.b_seconds = max(0.0, _seconds(bleg.answered_at, bleg.ended_at) - before)
         if bleg.answered_at is None:
             attempt.stopped_ringing(bleg.ended_at)
         if bleg.ringing_at is not None and not _answered_before(attempt, bleg):

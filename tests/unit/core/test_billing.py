@@ -48,6 +48,14 @@ def test_legs_tell_their_hold_and_sound_before_a_move(holds: bool, held: float) 
     assert one.quality.legs() == [("agent", LegQuality(leg="A"))]
 
 
+@pytest.mark.parametrize("shared", [None, 0.5])
+def test_followed_b_leg_has_its_own_times(shared: float | None) -> None:
+    """``bridged_at`` is by another reading of the switch's clock, which may be some hundredths of a second off."""
+    one = attempt(followed=True, bridged_at=1004.96, before=None if shared is None else Before(bleg=shared))
+    note_legs(one, None, leg(1005.0, 1007.5))
+    assert recorded(one)["b_seconds"] == 2.5 - (shared or 0.0)
+
+
 def test_leg_that_the_caller_placed_has_no_seconds() -> None:
     one = attempt()
     note_legs(one, leg(), leg())
