@@ -17,7 +17,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from esl_apps.apps import application, note_hold, transfer
-from esl_apps.apps.click2dial import limit_fault
+from esl_apps.apps.click2dial import NO_ROOM, limit_fault
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import TransferCall
@@ -167,6 +167,9 @@ class Transferring:
         :raises Undone: a limit is reached, or Redis is down.
         """
         old, services = live.attempt, self._services
+        if new.consults and (services.readiness.has_most_calls or not services.takes_another(new.attempt)):
+            # A blind transfer takes the place of the call before.
+            raise Undone(429, NO_ROOM.code, NO_ROOM.message, field=NO_ROOM.field)
         charges = new.charges(services.policy)
         try:
             refusal = services.usage.begin(*charges)

@@ -14,11 +14,12 @@ from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallSta
 from esl_apps.node import consulting, following
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
-from tests.support.bench import Bench, Build, click_talk, leave_behind, pass_on, show_legs, write_cdr
+from tests.support.bench import DID, Bench, Build, click_talk, leave_behind, pass_on, show_legs, write_cdr
 from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, Peer, api_response, eventually
 
 T = "cccccccc-0000-4000-8000-000000000003"
+ACME = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "caller_ids": [DID]}
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,16 @@ def test_consulting_moves_both_legs_at_once(bench: Bench) -> None:
     assert not live.attempt.ended
     assert (live.attempt.consultation, live.attempt.held) == (asking.attempt.call_ref, True)
     assert (asking.attempt.extension, asking.attempt.number) == ("1000", "1001")
+
+
+@pytest.mark.parametrize("bound", [{"max_calls": 1}, {"integrators": [{**ACME, "max_calls": 1}]}])
+def test_consulting_over_max_calls_is_429(build: Build, bound: dict[str, Any]) -> None:
+    """A consultation is a call more; a blind transfer takes the place of one."""
+    bench = build(**bound).connect()
+    live = talking(bench)
+    assert refusal(bench, live, "transfer", to="1001", by="agent", mode="consult") == (429, "limits")
+    assert (commands(bench), live.attempt.consultation, live.attempt.held) == ([], None, False)
+    assert act(bench, live, "transfer", to="1001", by="agent").state == terms.ENDED
 
 
 def test_consulting_by_the_callee_keeps_the_role_of_the_leg(bench: Bench) -> None:
