@@ -8,6 +8,7 @@ socket, and a call that was adopted is no exception.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +44,12 @@ ACTION, OUTCOME = "esl_apps::action", "esl_apps::outcome"
 WATCHED = "sofia::notify_watched_header"
 #: Seconds that a call's own node has to act. After them the node that was asked hangs up the legs of a cancelled call.
 _TOLD = 3.0
+#: Actions that the switch doesn't do, or does wrong, while the notice before a recording is played.
+_AFTER_NOTICE = frozenset({actions.RECORD, actions.TRANSFER})
+#: Seconds that they wait for its end, and between two looks.
+_NOTICE, _LOOK = 2.0, 0.05
+#: Seconds after its end on the recorded leg until it has ended on the other one, too.
+_OTHER_LEG = 0.2
 #: Actions that only inform a call's node.
 _NEWS = frozenset({actions.CONSULTED, actions.PARTED})
 
@@ -184,6 +191,8 @@ class Acting:
             if attempt.consultation is not None and action.name not in self._consulting:
                 raise not_now(attempt, "one party asks another: complete or cancel the transfer first")
             try:
+                if action.name in _AFTER_NOTICE and not action.leg:
+                    self._wait_for_notice(live, _LOOK if action.name == actions.RECORD else _OTHER_LEG)
                 do(live, action)
             except SwitchUnavailable as error:
                 raise _unavailable(str(error)) from None
@@ -193,6 +202,25 @@ class Acting:
                 raise not_now(attempt, "the call is ending") from None
         attempt.save()
         return state_of(attempt)
+
+    def _wait_for_notice(self, live: Live, more: float) -> None:
+        """Wait until the notice before the recording has been played, and so many seconds ``more``.
+
+        :raises Undone: it takes longer.
+        """
+        attempt = live.attempt
+        notice = self._policies.now.settings.notice_in(attempt.language)
+        if notice is None or attempt.recording_url is None:
+            return
+        until, waits = time.monotonic() + _NOTICE, False
+        # The leg runs record_session next, so this is the notice's file only while that is played.
+        while live.switch.api(f"uuid_getvar {recorded_leg(attempt)} current_application_data").strip() == notice:
+            if time.monotonic() >= until:
+                raise not_now(attempt, "the recording notice is being played")
+            gevent.sleep(_LOOK)
+            waits = True
+        if waits:
+            gevent.sleep(more)
 
     def _hold(self, live: Live, _action: Action) -> None:
         attempt = live.attempt

@@ -90,3 +90,36 @@ def test_recording_is_deleted_once_its_call_has_ended(rig: Rig, node: Node, redi
     assert request(node.api, "DELETE", path).status == 204
     assert request(node.api, "GET", path).status == 404
     assert request(node.api, "DELETE", path).status == 404
+
+
+def test_pause_and_transfer_wait_for_the_notice(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """Asked for while the notice is played. During it the switch can do neither: the second lost the call."""
+    rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
+    expert = rig.phone("1001", Script(answer_after=0.1, tone=1400))
+    for name, body in (
+        ("record", {"action": "pause"}),
+        ("transfer", {"to": "1001", "mode": "consult"}),
+        ("transfer", {"to": "1001"}),
+    ):
+        ref = node.call("1000", CALLEE)
+        eventually(lambda ref=ref: node.get(ref)["state"] == "bridged")  # type: ignore[misc]
+        answer = request(node.api, "POST", f"/click2dial/calls/{ref}/{name}", body)
+        assert answer.status == 202, answer.body
+        if name == "record":
+            assert callee.calls[-1].hears(AGENT_HZ)
+            assert node.get(ref)["recording"] == "paused"
+        elif "mode" in body:
+            eventually(lambda: expert.calls)
+            assert node.get(ref)["held"]
+            assert expert.calls[-1].hears(AGENT_HZ)
+        else:
+            assert callee.calls[-1].hears(1400)
+        callee.calls[-1].hangup()
+        eventually(lambda ref=ref: node.get(ref)["state"] == "ended")  # type: ignore[misc]
+        record = node.get(ref)["record"]
+        assert (record["end_reason"], record["b_seconds"] is not None) == ("answered", True)
+        for phone in (expert, callee):
+            for call in phone.calls:
+                if call.leg.ended_at is None:
+                    call.hangup()

@@ -148,6 +148,56 @@ def test_acting_record_of_a_call_without_one_is_409(bench: Bench, step: str) -> 
 # Not now --------------------------------------------------------------------------------------------------
 
 
+GETVAR = "api uuid_getvar"
+NOTICED = {"recording_url": "01900000-0000-7000-8000-000000000000.wav", "recording": "on"}
+
+
+def noticed(build: Build) -> Bench:
+    """A node whose recordings begin with a notice."""
+    return build(recordings={"notice": "recording_notice"}).connect()
+
+
+def playing(bench: Bench, data: str | None = None) -> None:
+    """Have the customer's leg play this file; by default, the notice."""
+    notice = bench.services.policy.settings.notice
+    assert notice is not None
+    bench.switch.answers[GETVAR] = api_response(notice if data is None else data)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("record", {"step": "pause"}), ("transfer", {"to": "1001", "by": "agent", "mode": "blind"})]
+)
+def test_acting_during_a_long_notice_is_409(
+    build: Build, monkeypatch: pytest.MonkeyPatch, name: str, parts: dict[str, str]
+) -> None:
+    monkeypatch.setattr(acting, "_NOTICE", 0.0)
+    bench = noticed(build)
+    live = talking(bench, **NOTICED)
+    playing(bench)
+    with pytest.raises(Undone, match="the recording notice is being played") as error:
+        act(bench, live, name, **parts)
+    assert (error.value.status, error.value.state) == (409, "bridged")
+    assert live.attempt.recording == "on"
+
+
+def test_acting_pauses_a_recording_once_the_notice_is_over(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "_LOOK", 0.005)
+    bench = noticed(build)
+    live = talking(bench, **NOTICED)
+    playing(bench)
+    asked = gevent.spawn(act, bench, live, "record", step="pause")
+    eventually(lambda: len(heard(bench, GETVAR)) > 2)
+    assert commands(bench) == []
+    playing(bench, "/var/lib/recordings/one.wav")
+    assert asked.get(timeout=2).recording == "paused"
+    assert heard(bench, GETVAR)[-1] == f"{GETVAR} {B} current_application_data"
+
+
+def test_acting_asks_for_no_notice_where_there_is_none(bench: Bench) -> None:
+    act(bench, talking(bench, **NOTICED), "record", step="pause")
+    assert heard(bench, GETVAR) == []
+
+
 def test_acting_before_the_two_are_connected_is_409(bench: Bench) -> None:
     live = begin(bench, aleg_uuid=UUID)
     live.attempt.enter(terms.AGENT_ANSWERED, AT)
