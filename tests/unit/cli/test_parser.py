@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from esl_apps.cli.parser import parser
+from tests.support import ROOT
 from tests.support.interpreter import run_fresh
 from tests.unit.cli.conftest import Run
 
@@ -49,3 +52,15 @@ def test_parser_abbreviates_no_command(name: str) -> None:
     """A script that uses ``brea`` would break with the next command of that beginning."""
     with pytest.raises(SystemExit):
         parser().read([name[:-1]])
+
+
+def test_parser_knows_the_commands_that_people_are_told() -> None:
+    """In alarms and dashboards, too, where an operator reads them at night."""
+    texts = [*(ROOT / "conf").rglob("*"), *(ROOT / "docs").rglob("*.rst"), *ROOT.glob("*.rst")]
+    told = {
+        name
+        for path in texts
+        if path.is_file()
+        for name in re.findall(r"esl-apps ([a-z][a-z-]*)(?![\w/-])", path.read_text())
+    }
+    assert {"serve", "hash-pin"} <= told <= parser().commands.keys()
