@@ -20,7 +20,10 @@ def stores(config: Config, client: Client) -> dict[str, TimedCalls]:
 
 
 def listed(by_app: Mapping[str, TimedCalls]) -> list[dict[str, Any]]:
-    """The waiting calls, the next one first. :raises StoreUnavailable: Redis is down."""
+    """The waiting calls, the next one first; of each application the next thousand.
+
+    :raises StoreUnavailable: Redis is down.
+    """
     now = time.time()
     found = [(call.due_at, f"{app}/{call.number}", call) for app, store in by_app.items() for call in store.waiting()]
     return [
@@ -35,6 +38,6 @@ def drop(by_app: Mapping[str, TimedCalls], key: str) -> bool | None:
     :raises StoreUnavailable: Redis is down.
     """
     app, _, number = key.partition("/")
-    waiting = by_app[app].waiting() if app in by_app else []
-    owner = next((call.owner for call in waiting if call.number == number), None)
-    return False if owner is None else by_app[app].drop(number, owner)
+    store = by_app.get(app)
+    call = None if store is None else store.find(number)
+    return False if store is None or call is None else store.drop(number, call.owner)

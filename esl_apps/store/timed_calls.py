@@ -26,6 +26,8 @@ from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
 DAY = 86400
+#: Calls that are listed at most.
+LISTED = 1000
 #: Seconds until a call that was given back untried is due, so that a full node is not asked again at once.
 RELEASE_FOR = 1.0
 
@@ -135,9 +137,13 @@ class TimedCalls:
 
     # For people ---------------------------------------------------------------------------------------
 
-    def waiting(self, most: int = 1000) -> list[Waiting]:
-        """The calls to be placed later, the next one first."""
-        return self._listed([0, most - 1])
+    def waiting(self) -> list[Waiting]:
+        """The calls to be placed later, the next one first; ``LISTED`` at most."""
+        return self._listed([0, LISTED - 1])
+
+    def find(self, number: str) -> Waiting | None:
+        """The call of a number, if one waits."""
+        return next(iter(self._listed(["", number])), None)
 
     def waiting_of(self, owner: str) -> list[Waiting]:
         """An account's."""
