@@ -75,6 +75,8 @@ class Consulting:
         self._following = following
         self._lonely: dict[str, float] = {}
         """Calls without a flow whose parties may have lost each other, by ``call_ref``, and since when."""
+        self._settling: set[str] = set()
+        """Calls whose consultation is over, and which end or go on at this moment."""
         acting = services.acting
         acting.add(TRANSFER, self.transfer, consulting=True)
         acting.add(COMPLETE, self._complete, consulting=True)
@@ -339,6 +341,15 @@ class Consulting:
         old = live.attempt
         if old.ended or old.consultation != action.ref:
             return
+        self._settling.add(old.call_ref)
+        try:
+            self._settle(live, action)
+        finally:
+            self._settling.discard(old.call_ref)
+        live.poke()
+
+    def _settle(self, live: Live, action: Action) -> None:
+        old = live.attempt
         self._lonely.pop(old.call_ref, None)
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.note(CONSULTED, action.step)
@@ -351,7 +362,6 @@ class Consulting:
             old.save()
         else:
             self.part(live, consults, action, at)
-        live.poke()
 
     def part(self, live: Live, leaves: str, action: Action, at: float) -> None:
         """End a call that one of its parties has left, and begin the next one's if there is another party.
@@ -430,13 +440,17 @@ class Consulting:
                 self._consulted(live, self._outcome(live, asked, legs))
 
     def _left_by_all(self, live: Live) -> None:
-        """Find out whether the parties of a call, whose process died, went on in the call after its consultation. That
-        may have been adopted, too, and be about to end."""
+        """Find out whether the parties of a call none of whose legs is up went on in the call after its consultation.
+        That may have been adopted, too, and be about to end."""
         attempt, until = live.attempt, time.monotonic() + _ADOPTED
-        while attempt.consultation is not None and not attempt.ended and time.monotonic() < until:
-            asked = self._over_unheard(attempt)
+        if leg_of(attempt, other_party(attempt.consults or terms.AGENT)) in live.ends:
+            # The party on hold has hung up.
+            return
+        while not attempt.ended and time.monotonic() < until:
+            asked = self._over_unheard(attempt) if attempt.consultation is not None else None
             if asked is not None:
                 self._consulted(live, self._outcome(live, asked, 0))
+            if attempt.consultation is None and attempt.call_ref not in self._settling:
                 return
             gevent.sleep(_LOOK)
 

@@ -63,7 +63,7 @@ class Following:
         """Called with a call that goes on without a flow, and how many of its legs are up, each time that the switch
         was asked."""
         self.left: Callable[[Live], None] = lambda _live: None
-        """Called with a call that another process had and none of whose legs is up, before it ends."""
+        """Called with a call none of whose legs is up, before it ends."""
 
     def follow(self, live: Live, *, reachable: bool = True) -> None:
         """Follow a call to its end, in a greenlet of its own. ``reachable``: its switch is one of this node's."""
@@ -74,7 +74,7 @@ class Following:
         try:
             if reachable:
                 self._watch(live)
-            if live.had_by and not live.released and not attempt.ended:
+            if not live.released and not attempt.ended:
                 self.left(live)
             if not live.released and not attempt.ended:
                 self._end(live)

@@ -11,8 +11,10 @@ import pytest
 from esl_apps.apps import transfer as transfer_app
 from esl_apps.core import talk, terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
+from esl_apps.core.attempt import Attempt
 from esl_apps.node import consulting, following
 from esl_apps.node.acting import ACTION, OUTCOME
+from esl_apps.node.consulting import Consulting
 from esl_apps.node.live import Live
 from tests.support.bench import DID, Bench, Build, click_talk, leave_behind, pass_on, show_legs, write_cdr
 from tests.support.call_switch import AT, B
@@ -372,6 +374,27 @@ def test_consulting_charge_goes_on_in_the_call_of_the_other_two(build: Build) ->
     assert not goes_on.ended
     new.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
     assert goes_on.ended
+
+
+def test_consulting_call_without_legs_waits_for_its_consultation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switch has joined the other two, in the next call; the word of it is still on its way."""
+    live = talking(bench)
+    asking = consult(bench, live)
+    answered(asking)
+    looks: list[str] = []
+    unheard = Consulting._over_unheard
+
+    def look(self: Consulting, old: Attempt) -> Any:
+        looks.append(old.call_ref)
+        return unheard(self, old)
+
+    monkeypatch.setattr(Consulting, "_over_unheard", look)
+    monkeypatch.setattr(following, "_LISTED", 0.0)
+    show_legs(bench.switch)
+    live.poke()
+    eventually(lambda: live.attempt.ended or len(looks) > 3)
+    told(bench, live, asking, JOINED)
+    assert (bench.record()["hung_up_by"], live.attempt.transferred_to is not None) == ("agent", True)
 
 
 def test_consulting_end_while_redis_is_asked_keeps_its_status(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
