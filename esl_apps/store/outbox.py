@@ -340,7 +340,7 @@ class Outbox:
         """
         # Before the marks are read: what is on disk now had its mark then.
         durable = max(_durable(self._client), time.monotonic() - TRUSTED)
-        for name, kept in self._kept.items():
+        for name, kept in list(self._kept.items()):
             if not kept:
                 continue
             try:

@@ -494,6 +494,24 @@ def test_entries_lost_unnoticed_are_pushed_again(forgetful: RedisServer, outboxe
     assert popped(forgetful) == expected(3)
 
 
+def test_look_goes_on_as_another_list_gets_its_first_entry(
+    forgetful: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = outboxes(tmp_path, forgetful.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    taken = outbox._taken
+
+    def meanwhile(name: str, side: str) -> int:
+        outbox.push(item(2, list="another"))
+        assert outbox.drain(5)
+        seq: int = taken(name, side)
+        return seq
+
+    monkeypatch.setattr(outbox, "_taken", meanwhile)
+    looked(outbox)
+
+
 @pytest.mark.parametrize("garbage", ["type", "count"])
 def test_list_that_is_garbage_holds_up_no_other_that_lost_some(
     forgetful: RedisServer, outboxes: Any, tmp_path: Path, garbage: str
