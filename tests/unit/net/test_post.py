@@ -439,9 +439,9 @@ def test_post_takes_a_turn_for_each_part_of_an_answer(
     """A receiver that answers each post with 64 KB in chunks of one byte kept the event loop for 100 ms."""
     turns: list[object] = []
     monkeypatch.setattr(module, "take_turn", turns.append)
-    monkeypatch.setattr(module, "_BODY_PATIENCE", 30.0)
+    monkeypatch.setattr(module, "_BODY_PATIENCE", 60.0)
     chunks = chunk * 65_000
     to = receiver(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
-    assert poster(to).post([], b"{}") == Answer(200, None)
+    assert poster(to, patience=60.0).post([], b"{}") == Answer(200, None)
     assert len(turns) >= len(chunks) // module._READ
     assert set(turns) == {"127.0.0.1"}
