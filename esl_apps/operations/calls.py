@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from esl_apps.core.status import snapshot
@@ -34,14 +34,19 @@ def live_calls(
     ``boots``: the processes. ``wanted``: the values that fields must have. :raises StoreUnavailable: Redis is down.
     """
     now = time.time()
-    by_process = store.live(boots)
-    calls = [
-        snapshot(restored(call)) | {"age": round(now - call.queued_at, 1)}
-        for process in by_process.values()
-        for call in process
-        if before is None or call.call_ref < before
-    ]
-    return _page([call for call in calls if _is_wanted(call, wanted)], limit)
+    stored = [call for process in store.live(boots).values() for call in process]
+    stored.sort(key=attrgetter("call_ref"), reverse=True)
+    calls: list[Call] = []
+    # No more than the page needs: there may be thousands, with much metadata each.
+    for essence in stored:
+        if before is not None and essence.call_ref >= before:
+            continue
+        call = snapshot(restored(essence)) | {"age": round(now - essence.queued_at, 1)}
+        if _is_wanted(call, wanted):
+            calls.append(call)
+            if limit is not None and len(calls) > limit:
+                break
+    return _page(calls, limit)
 
 
 def recent_calls(
