@@ -157,7 +157,11 @@ def recording_variables(settings: Settings, recording: str, language: str | None
 
 
 def notice_variables(settings: Settings, language: str | None = None) -> dict[str, str]:
-    """Return the variables by which the other leg of a recorded call hears the notice at the same time."""
+    """Return the variables by which the other leg of a recorded call hears the notice.
+
+    The switch plays it there after the recorded leg has heard it, when it joins the two: a notice of 1.4 s ended 1.4 s
+    after the answer on the one leg, and 3.0 s after it on the other. Meanwhile the recorded leg hears silence.
+    """
     notice = settings.notice_in(language)
     if notice is None or not settings.notice_to_both:
         return {}
