@@ -124,8 +124,8 @@ def drop_waiting(
     port: CrossbarPort, req: falcon.Request, resp: falcon.Response, account: Account, call_ref: str
 ) -> None:
     store = _store(port)
-    call = next((call for call in store.waiting_of(account.id) if call.number == call_ref), None)
-    dropped = store.drop(call_ref, account.id) if call is not None else False
+    call = store.find(call_ref)
+    dropped = store.drop(call_ref, account.id)
     if dropped is None:
         raise problem(409, "state", "it is being placed", "call_ref")
     if not dropped or call is None:

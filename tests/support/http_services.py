@@ -224,8 +224,14 @@ class FakeTimedCalls:
     def waiting_of(self, owner: str) -> list[Waiting]:
         return [call for call in self.calls.values() if call.owner == owner]
 
+    def find(self, number: str) -> Waiting | None:
+        return self.calls.get(number)
+
     def drop(self, number: str, owner: str) -> bool | None:
-        return None if self.calls[number].placing else self.calls.pop(number).owner == owner
+        call = self.calls.get(number)
+        if call is None or call.owner != owner:
+            return False
+        return None if call.placing else self.calls.pop(number) is call
 
 
 class FakeActing:
