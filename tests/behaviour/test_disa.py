@@ -17,9 +17,6 @@ from tests.rig.freeswitch import FreeswitchRig
 from tests.support.callers import CALLEE, CALLER, DIALTONE, DISA, DISA_PIN, E164, disa_config
 from tests.support.node import Node, RedisServer, asks
 
-RINGBACK = 440
-
-
 CONFIG = disa_config
 
 

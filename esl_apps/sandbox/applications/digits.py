@@ -20,14 +20,13 @@ _PAUSES = {"w": 0.5, "W": 1.0}
 def _collect(
     channel: Channel,
     digits: str,
-    minimum: int,
     maximum: int,
     terminators: str,
     first: float,
     between: float,
 ) -> tuple[str, str, bool]:
-    """Collect digits. Return them, the terminator, and whether time ran out."""
-    del minimum
+    """Collect digits. Return them, the terminator, and whether time ran out. ``first``, ``between``: seconds to wait
+    for the first digit, and for each further one."""
     deadline = time.monotonic() + (between if digits else first)
     while channel.ready:
         if len(digits) >= maximum:
@@ -76,7 +75,7 @@ def _read(
     digits, terminator, late = collected["digits"], collected["terminator"], False
     between = (digit_timeout or timeout) / 1000
     if not terminator and len(digits) < maximum:
-        digits, terminator, late = _collect(channel, digits, minimum, maximum, terminators, timeout / 1000, between)
+        digits, terminator, late = _collect(channel, digits, maximum, terminators, timeout / 1000, between)
     if terminator:
         channel.set("read_terminator_used", terminator)
     if late:

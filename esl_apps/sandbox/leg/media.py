@@ -110,11 +110,8 @@ def dtmf_tones(digit: str) -> set[int]:
     return {(697, 770, 852, 941)[row], (1209, 1336, 1477, 1633)[column]}
 
 
-RINGBACKS = {"us-ring": (440, 480), "uk-ring": (400, 450), "za-ring": (400, 33), "sit": (914, 1371, 1777)}
-
-
 def ringback_tones(value: str) -> set[int]:
-    """Return the tones of a ``ringback`` variable: TGML, a ``tone_stream``, a file or a name."""
+    """Return the tones of a ``ringback`` variable: TGML, a ``tone_stream`` or a file."""
     if value.startswith("%("):
         return set(tone_stream(value).tones)
     ringback = sound(value)
