@@ -53,7 +53,6 @@ def seen_by(reports: Iterable[Report], paused: dict[str, Pause]) -> list[dict[st
     for name in paused:
         views.setdefault(name, {"name": name, "nodes": {}})
     for name, view in views.items():
-        at = paused.get(name)
         view["connected"] = any(node["connected"] for node in view["nodes"].values())
-        view["paused"] = None if at is None else msgspec.to_builtins(at)
+        view["paused"] = msgspec.to_builtins(paused.get(name))
     return [views[name] for name in sorted(views)]

@@ -36,7 +36,7 @@ class Hangs(OSError):
     """The folder didn't answer in time, or hangs already."""
 
 
-class Closed(Protocol):
+class Closable(Protocol):
     """An open file."""
 
     def close(self) -> None: ...
@@ -87,7 +87,7 @@ class Folder:
             raise error
         return cast(_T, value)
 
-    def close(self, file: Closed) -> None:
+    def close(self, file: Closable) -> None:
         """Close a file in a thread: on some file systems this waits, too. If the folder hangs, try until it answers."""
         try:
             self.run(file.close)
