@@ -353,6 +353,8 @@ class Consulting:
         self._lonely.pop(old.call_ref, None)
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.note(CONSULTED, action.step)
+        goes_on = action.leg if action.step == JOINED else leg_of(old, consults)
+        self._order(live.switch, f"uuid_audio {goes_on} stop")  # No call would know of the consultation's mute.
         now = node_clock.now()
         # By another node's clock, perhaps.
         at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))

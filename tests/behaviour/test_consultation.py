@@ -132,6 +132,29 @@ def test_consultation_is_cancelled_while_they_talk(rig: Rig, node: Node, redis: 
     assert (second["end_reason"], second["hung_up_by"], second["transferred_to"]) == ("answered", "api", None)
 
 
+def test_consultations_mute_ends_with_it(rig: Rig, node: Node, redis: RedisServer) -> None:
+    ref, asked, agent, callee, _expert = asking(rig, node)
+    assert act(node, asked, "mute", {"party": "agent"}).json["muted"] == ["agent"]
+    assert act(node, ref, "transfer/cancel").json["muted"] == []
+    back(agent, callee)
+    asked = consult(node, ref, to=EXPERT)
+    eventually(lambda: node.get(asked)["state"] == "bridged")
+    assert act(node, asked, "mute", {"party": "callee"}).json["muted"] == ["callee"]
+    assert act(node, ref, "transfer/complete").status == 202
+    assert callee.hears(TARGET_HZ)
+    callee.hangup()
+
+
+def test_consultation_is_completed_from_its_own_hold(rig: Rig, node: Node, redis: RedisServer) -> None:
+    ref, asked, _agent, callee, expert = asking(rig, node)
+    assert act(node, asked, "hold").json["held"]
+    assert expert.calls[0].hears(MOH_HZ)
+    assert act(node, ref, "transfer/complete").status == 202
+    assert callee.hears(TARGET_HZ)
+    assert expert.calls[0].hears(CALLEE_HZ)
+    callee.hangup()
+
+
 def test_consultation_is_cancelled_while_it_rings(rig: Rig, node: Node, redis: RedisServer) -> None:
     ref, agent, callee = talk(rig, node)
     expert = rig.outside(EXPERT, Script(answer_after=None))

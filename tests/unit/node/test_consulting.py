@@ -139,6 +139,17 @@ def test_consulting_ends_mutes(bench: Bench) -> None:
     assert live.attempt.muted == []
 
 
+@pytest.mark.parametrize(("step", "leg"), [(BACK, UUID), (JOINED, T)])
+def test_consultations_mute_ends_with_it(bench: Bench, step: str, leg: str) -> None:
+    """No call would know of it, so no unmute could end it."""
+    live = talking(bench)
+    asking = consult(bench, live)
+    answered(asking)
+    assert f"uuid_audio {leg} stop" not in commands(bench)
+    told(bench, live, asking, step)
+    assert f"uuid_audio {leg} stop" in commands(bench)
+
+
 def test_consulting_again_with_the_same_party_changes_nothing(bench: Bench) -> None:
     live = talking(bench)
     asking = consult(bench, live)
