@@ -35,7 +35,7 @@ def _handler(name: str, read: Read) -> Callable[..., None]:
         call = port.call(ref)
         key = port.key_of(req)
         if key is None:
-            answer(resp, 202, port.services.acting.act(call, action))
+            answer(resp, 202, port.act(call, action))
             return
         state, replayed = port.act_once(key, f"{name} {ref} ".encode() + raw, call, action)
         answer(resp, 202, state)

@@ -12,8 +12,8 @@ from msgspec import UNSET
 
 from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
-from esl_apps.core import reference
-from esl_apps.core.actions import Action, CallState
+from esl_apps.core import reference, terms
+from esl_apps.core.actions import Action, CallState, Undone
 from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
@@ -165,6 +165,18 @@ class CallsPort:
             return self._place_claimed(key, raw, fields, ref, dial_claim)
         raise problem(409, "in_progress", "the first request with this key is still running", idempotency.KEY)
 
+    def act(self, call: dict[str, Any], action: Action) -> CallState:
+        """Do an action on a live call. :raises Undone: it can't be done now."""
+        acting = self.services.acting
+        try:
+            return acting.act(call, action)
+        except Undone as undone:
+            now = self.find(call["call_ref"]) if undone.status == 503 else None
+            if now is None or now["state"] != terms.ENDED:
+                raise
+            # Its node ended it at that moment, so none answered.
+            return acting.act(now, action)
+
     def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> tuple[CallState, bool]:
         """Do an action once per idempotency key; a repeated request gets the call's state. Return that, and whether the
         request is a repeated one.
@@ -174,7 +186,7 @@ class CallsPort:
         claim = self.services.idempotency.claim(self.name, key, request, call["call_ref"])
         if claim is None:
             try:
-                return self.services.acting.act(call, action), False
+                return self.act(call, action), False
             except Exception:
                 self.services.idempotency.release(self.name, key, request, call["call_ref"])
                 raise

@@ -159,6 +159,27 @@ def test_action_that_was_not_done_frees_its_key(world: World) -> None:
     assert act(world, ref, "hold", Idempotency_Key="k").status_code == 202
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "k"}])
+def test_action_on_a_call_that_ends_meanwhile_is_409(
+    world: World, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """Its node has it no more, so none answers the one that was asked."""
+    ref = call(world)
+    attempt = world.services.calls.live[ref].attempt
+
+    def fail(asked: dict[str, Any], _action: Action) -> None:
+        if asked["state"] == "ended":
+            raise Undone(409, "state", "the call has ended", state="ended")
+        attempt.end("answered", 16, "agent", attempt.queued_at + 1)
+        world.end(attempt)
+        raise Undone(503, "unavailable", "the call's node doesn't answer")
+
+    monkeypatch.setattr(world.services.acting, "act", fail)
+    result = act(world, ref, "hold", **headers)
+    assert errors(result, 409) == [("", "state")]
+    assert result.json["errors"][0]["state"] == "ended"
+
+
 def test_action_takes_the_scope_call(world: World) -> None:
     ref = call(world)
     result = act(world, ref, "hold", Authorization="Bearer the-wallboards-token")
