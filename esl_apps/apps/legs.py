@@ -165,7 +165,9 @@ def notice_variables(settings: Settings, language: str | None = None) -> dict[st
     notice = settings.notice_in(language)
     if notice is None or not settings.notice_to_both:
         return {}
-    return {"bridge_pre_execute_app": "playback", "bridge_pre_execute_data": notice}
+    # Once: after a consultation the leg is joined again, perhaps for a talk that isn't recorded.
+    steps = f"m:^:playback:{notice}^unset:bridge_pre_execute_app inline"
+    return {"bridge_pre_execute_app": "execute_extension", "bridge_pre_execute_data": dialstring.Spaced(steps)}
 
 
 def recording_settings(settings: Settings) -> dict[str, str]:

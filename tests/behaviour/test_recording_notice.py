@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,29 @@ def test_recording_begins_after_the_notice(rig: Rig, node: Node, redis: RedisSer
         "channels": 2,
         "rate": 16000,
     }
+
+
+def test_recording_notice_is_not_heard_again_unrecorded(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """Its recording was stopped: neither the consultation nor the talk after it is recorded."""
+    agent = rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
+    callee = rig.outside(CALLEE, Script(answer_after=0.1, tone=CALLEE_HZ))
+    rig.phone("1001", Script(answer_after=0.1, tone=1400))
+    ref = node.call("1000", CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    assert callee.calls[0].hears(AGENT_HZ)
+    (aleg,) = [leg for leg in uuids(rig) if rig.api(f"uuid_getvar {leg} bridge_pre_execute_data") != "_undef_"]
+    eventually(lambda: rig.api(f"uuid_getvar {aleg} bridge_pre_execute_app") == "_undef_")
+    assert agent.calls[0].hears(CALLEE_HZ)
+    assert request(node.api, "POST", f"/click2dial/calls/{ref}/record", {"action": "stop"}).status == 202
+    body = {"to": "1001", "mode": "consult"}
+    asked = request(node.api, "POST", f"/click2dial/calls/{ref}/transfer", body).json["transfer_ref"]
+    eventually(lambda: node.get(asked)["state"] == "bridged")
+    assert rig.api(f"uuid_getvar {aleg} bridge_pre_execute_app") == "_undef_"
+    callee.calls[0].hangup()
+
+
+def uuids(rig: Rig) -> list[str]:
+    return [row["uuid"] for row in json.loads(rig.api("show channels as json")).get("rows", [])]
 
 
 def test_recording_notice_reaches_an_inbound_caller(rig: Rig, node: Node, redis: RedisServer) -> None:

@@ -9,6 +9,7 @@ from esl_apps.sandbox.applications.registry import application, extension_of
 from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.run.bridge import bridge, handle_cause
+from esl_apps.sandbox.run.dialplan import inline
 from esl_apps.sandbox.run.originate import Attempt
 from esl_apps.sandbox.wire import causes, strings
 
@@ -82,8 +83,10 @@ def transfer(channel: Channel, data: str) -> None:
 @application("execute_extension", quick=True)
 def execute_extension(channel: Channel, data: str) -> None:
     """Run another extension's actions and come back."""
-    extension, _, context = extension_of(strings.separate(data, " "))
-    actions = channel.switch.dialplan.lookup(channel, context or channel.profile.context, extension)
+    extension, dialplan, context = extension_of(strings.separate(data, " "))
+    lookup = channel.switch.dialplan.lookup
+    is_inline = dialplan.lower() == "inline"
+    actions = inline(extension) if is_inline else lookup(channel, context or channel.profile.context, extension)
     for app, argument in actions or ():
         if not channel.ready:
             break

@@ -798,14 +798,16 @@ def test_recording_begins_behind_its_notice(both: bool) -> None:
     started = [value for name, value in leg.items() if name.startswith("execute_on_answer")]
     assert started == [f"playback::{NOTICE}", "record_session::/recordings/a.wav"]
     other = notice_variables(settings)
-    assert other == ({"bridge_pre_execute_app": "playback", "bridge_pre_execute_data": NOTICE} if both else {})
+    once = f"m:^:playback:{NOTICE}^unset:bridge_pre_execute_app inline"
+    expected = {"bridge_pre_execute_app": "execute_extension", "bridge_pre_execute_data": once}
+    assert other == (expected if both else {})
 
 
 def test_recording_notice_is_in_the_calls_language() -> None:
     settings = replace(SETTINGS, notice=NOTICE, notices={"fr": "/prompts/fr/recording_notice.wav"})
     for language, file in (("fr", "/prompts/fr/recording_notice.wav"), ("xx", NOTICE), (None, NOTICE)):
         assert recording_variables(settings, "/a.wav", language)["execute_on_answer"] == f"playback::{file}"
-        assert notice_variables(settings, language)["bridge_pre_execute_data"] == file
+        assert f"playback:{file}^" in notice_variables(settings, language)["bridge_pre_execute_data"]
 
 
 def test_recording_without_a_notice_begins_at_the_answer() -> None:
