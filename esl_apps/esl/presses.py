@@ -9,12 +9,15 @@ the caller pressed as many as the way that was heard more often said. The same k
 from __future__ import annotations
 
 import re
+from collections import deque
 
 #: Seconds within which equal keys may be one press in two ways: a phone sends INFO at the press and RFC 2833 at the
 #: release, which is as long as the caller holds the key, or a detector needs 100 to 120 ms.
 TOGETHER = 1.0
 #: Seconds by which the switch may report an INFO later than its key. Both take some 20 ms, or more on a busy machine.
 SETTLED = 0.2
+#: INFOs that may wait for their keys.
+_EARLY = 16
 #: Keys that have a number in ``application/dtmf-relay`` and ``application/dtmf`` (RFC 4733, section 3.2).
 _NUMBERED = {"10": "*", "11": "#", "12": "A", "13": "B", "14": "C", "15": "D"}
 _RELAY = re.compile(r"Signal= *([0-9]{1,2}|[*#A-D])", re.IGNORECASE)
@@ -39,8 +42,8 @@ class Presses:
         self._key = ""
         self._at = 0.0
         self._heard = self._by_info = self._counted = 0
-        #: An INFO that was reported before its key: which key, and when.
-        self._early: tuple[str, float] | None = None
+        #: INFOs that were reported before their keys, over another connection: which keys, and when.
+        self._early: deque[tuple[str, float]] = deque(maxlen=_EARLY)
 
     def hear(self, key: str, now: float) -> str:
         """Take in a key; return the presses that are certain now."""
@@ -53,21 +56,30 @@ class Presses:
             pressed = self.settle() + key
             self._by_info = 0
         self._key, self._at = key, now
-        if self._early is not None:
-            early, at = self._early
-            self._by_info = int(early == key and now - at <= TOGETHER)
-            self._early = None
+        if self._early:
+            self._by_info = self._take_early(key, now)
         # The first of a run is a press, however it came.
         self._heard = self._counted = 1
         return pressed
 
     def hear_info(self, key: str, now: float) -> str:
         """Note that a key was also reported as SIP INFO; return the presses that are certain now."""
-        if key != self._key or now - self._at > TOGETHER:
-            self._early = (key, now)
+        early = self._early
+        while early and now - early[0][1] > TOGETHER:
+            early.popleft()
+        if early or key != self._key or now - self._at > TOGETHER:
+            early.append((key, now))
             return ""
         self._by_info += 1
         return self._count(self._certain)
+
+    def _take_early(self, key: str, now: float) -> int:
+        """Return how many INFOs of a key came before it; those of the keys before are of no use any more."""
+        early, times = self._early, 0
+        while early and (early[0][0] == key or not times):
+            reported, at = early.popleft()
+            times += reported == key and now - at <= TOGETHER
+        return times
 
     def settle(self) -> str:
         """Return the presses that were in doubt: by now an INFO would have been reported."""

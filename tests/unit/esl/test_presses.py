@@ -38,6 +38,12 @@ def test_presses_by_one_way_all_count(by: str, period: float) -> None:
     assert counted(said("1122333#", period, by=by)) == "1122333#"
 
 
+@pytest.mark.parametrize("report", [-0.15, -0.3, -0.5])
+def test_presses_whose_infos_are_reported_first_all_count(report: float) -> None:
+    """INFOs are reported over another connection, which a busy node may read some keys sooner."""
+    assert counted(said("2000333#", 0.12, by="info", report=report)) == "2000333#"
+
+
 @pytest.mark.parametrize("lag", [-0.25, -0.2, -0.005, 0.0, 0.05, 0.12, 0.2])
 @pytest.mark.parametrize("report", [-0.02, 0.0, 0.02, 0.06])
 def test_presses_by_two_ways_count_once(lag: float, report: float) -> None:
