@@ -216,6 +216,7 @@ def module_node(rig: Rig, redis: RedisServer, request: pytest.FixtureRequest) ->
 def node(module_node: Node, rig: Rig, redis: RedisServer) -> Iterator[Node]:
     """The module's node, with a clean switch and empty lists."""
     rig.reset()
+    module_node.settle(redis)
     redis.flush()
     yield module_node
     rig.reset()

@@ -96,6 +96,7 @@ class Stand:
 
     def reset(self) -> None:
         self.rig.reset()
+        self.node.settle(self.redis)
         self.redis.flush()
         enrol(self.node)
         self.agent = self.rig.phone(AGENT, Script(answer_after=None))
@@ -152,17 +153,13 @@ class Stand:
 
     def records(self, before: int) -> list[dict[str, Any]]:
         """All records of this round, read after the node has ended its calls."""
-        eventually(lambda: self.live() == 0)
+        eventually(lambda: self.node.live_calls() == 0)
         # A call may end while they are counted.
         eventually(lambda: self.redis.client.llen(CDRS) == self.records_made() - before)
         made = self.records_made() - before
         popped = [json.loads(text)["payload"] for text in self.redis.client.rpop(CDRS, made + 1) or []]
         assert len(popped) == made
         return popped
-
-    def live(self) -> float:
-        text = request(self.node.admin, "GET", "/metrics", token=None).body.decode()
-        return sum(float(x.rsplit(" ", 1)[1]) for x in text.splitlines() if x.startswith("esl_apps_live_calls"))
 
     def nobody_got_in(self, leaked: str = "") -> None:
         assert not self.premium.calls
@@ -198,7 +195,7 @@ class Stand:
 
         # Late reports about this call would turn up in the next round.
         eventually(told)
-        eventually(lambda: self.live() == 0)
+        eventually(lambda: self.node.live_calls() == 0)
         self.redis.client.delete(CDRS)
 
     def decisions(self) -> list[tuple[str, str]]:

@@ -105,7 +105,7 @@ def test_reason_of_a_refusal_replaces_nothing(stand: Stand) -> None:
     caller.digits(f"{EXPERT}#")
     eventually(lambda: other.calls and other.calls[0].leg.answered_at)
     caller.hangup()
-    eventually(lambda: stand.live() == 0)
+    eventually(lambda: stand.node.live_calls() == 0)
 
 
 def replaced(stand: Stand, leg: PhoneLeg) -> str:
@@ -177,7 +177,7 @@ def test_invite_that_replaces_a_new_leg_runs_nothing(stand: Stand, told_by: str)
         for call in (first, second):
             call.hangup()
     stand.rig.api("hupall")
-    eventually(lambda: stand.rig.live_channels() == 0 == stand.live())
+    eventually(lambda: stand.rig.live_channels() == 0 == stand.node.live_calls())
     assert not stand.canary.exists()
 
 

@@ -90,7 +90,7 @@ def test_sip_channel_name_writes_nothing_on_the_event_socket(stand: Stand, user:
     """mod_event_socket puts the decoded From user into the notice of a hang-up: its content must not become a frame."""
     taken = stand.records_made()
     calls = [stand.rig.raw_call(did, [], sender=f"<sip:{quote(user)}@127.0.0.1>") for did in CALLED]
-    eventually(lambda: stand.live() == len(calls))
+    eventually(lambda: stand.node.live_calls() == len(calls))
     for call in calls:
         call.wait(0.7)
         call.hangup()
@@ -248,7 +248,7 @@ def test_sip_headers_of_an_answer_go_to_no_caller(stand: Stand) -> None:
     assert call.wait() == 200
     assert not {"x-agent", "x-teleforge-error"} & call.responses[-1][1].keys()
     call.hangup()
-    eventually(lambda: stand.live() == 0)
+    eventually(lambda: stand.node.live_calls() == 0)
 
 
 def test_sip_info_records_nothing(stand: Stand) -> None:
@@ -261,4 +261,4 @@ def test_sip_info_records_nothing(stand: Stand) -> None:
     assert call.answer() == 488
     assert not list(stand.rig.recordings.glob("recorded-by-info*"))
     call.hangup()
-    eventually(lambda: stand.live() == 0)
+    eventually(lambda: stand.node.live_calls() == 0)

@@ -90,7 +90,7 @@ class RedisServer:
         """Return what Redis has of the live calls of all nodes, as JSON."""
         return [raw for key in self.client.scan_iter(keys.live("*")) for raw in self.client.hvals(key)]
 
-    def pop(self, key: str = CDRS, timeout: float = 10.0) -> dict[str, Any]:
+    def pop(self, key: str = CDRS, timeout: float = 30.0) -> dict[str, Any]:
         """Return the oldest notification's payload. :raises AssertionError: none comes."""
         got = self.client.brpop([key], timeout=timeout)
         assert got is not None, f"nothing in {key} within {timeout} s"
@@ -163,6 +163,17 @@ class Node:
 
     def _spawn(self, log: BinaryIO) -> zygote.Forked | subprocess.Popen[bytes]:
         return zygote.start(["serve", "-c", str(self.file)], log)
+
+    def live_calls(self) -> float:
+        text = request(self.admin, "GET", "/metrics", token=None).body.decode()
+        return sum(float(x.rsplit(" ", 1)[1]) for x in text.splitlines() if x.startswith("esl_apps_live_calls"))
+
+    def settle(self, redis: RedisServer) -> None:
+        """Wait for the records of the calls that were hung up. Calls of nodes that died may stay in Redis."""
+        end = time.monotonic() + 30
+        while redis.live() and self.live_calls():
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
     def cpu_seconds(self) -> float:
         """The CPU time that its process has used."""

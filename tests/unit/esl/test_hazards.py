@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -336,24 +335,24 @@ def test_hazard_03_session_has_no_greenlet(line: Line, their_line: TheirLine) ->
 
 
 def test_hazard_03_call_is_accepted_at_once(serve: Serve) -> None:
-    def typical_delay(port: int) -> float:
+    def least_delay(port: int) -> float:
         delays = []
-        for _ in range(3):
+        for _ in range(5):
             started = time.monotonic()
             peer = dial(port)
             peer.expect("connect")
             delays.append(time.monotonic() - started)
             peer.close()
-        return statistics.median(delays)
+        return min(delays)
 
     port = free_port()
     naive = gevent.spawn(greenswitch.OutboundESLServer("127.0.0.1", port, application=object).listen)
     gevent.sleep(0.01)
     with no_tracebacks():
-        assert typical_delay(port) > 0.03
+        assert least_delay(port) > 0.03
     naive.kill()
 
-    assert typical_delay(serve(OutboundSession.connect).bound_port) < 0.03
+    assert least_delay(serve(OutboundSession.connect).bound_port) < 0.03
 
 
 def test_hazard_03_silent_peer_holds_a_connection_for_a_while(
