@@ -471,24 +471,24 @@ class Consulting:
         """Return how a consultation has ended, from its record and from the legs that are up."""
         attempt = live.attempt
         record = asked.get("record") or {}
-        ago = node_clock.shown(node_clock.now()) - record["ended_at"] if record else None
-        action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "", seconds=ago)
+        action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "")
         new = record.get("transferred_to")
-        if new is None:
-            return action
-        leg, held = "", leg_of(attempt, other_party(attempt.consults or terms.AGENT))
-        with suppress(SwitchUnavailable, ReplyError):
-            leg = variable(live.switch, held, "bridge_uuid")
-        if not leg:
-            # They may have hung up since.
-            leg = next((cdr.uuid for cdr in self._services.switch_cdr.legs(new) if cdr.uuid != held), "")
-        to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
-        return replace(action, step=JOINED, leg=leg, to=to, next=new, shared=record.get("b_seconds") or 0.0)
+        if new is not None:
+            leg, held = "", leg_of(attempt, other_party(attempt.consults or terms.AGENT))
+            with suppress(SwitchUnavailable, ReplyError):
+                leg = variable(live.switch, held, "bridge_uuid")
+            if not leg:
+                # They may have hung up since.
+                leg = next((cdr.uuid for cdr in self._services.switch_cdr.legs(new) if cdr.uuid != held), "")
+            to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
+            action = replace(action, step=JOINED, leg=leg, to=to, next=new, shared=record.get("b_seconds") or 0.0)
+        # Last, after the switch was asked.
+        ago = node_clock.shown(node_clock.now()) - record["ended_at"] if record else None
+        return replace(action, seconds=ago)
 
     def _is_up(self, live: Live, party: str) -> bool:
         with suppress(SwitchUnavailable, ReplyError):
-            variable(live.switch, leg_of(live.attempt, party), "uuid")
-            return True
+            return bool(variable(live.switch, leg_of(live.attempt, party), "uuid"))
         return False
 
     def _switch(self, attempt: Attempt) -> Switch | None:
