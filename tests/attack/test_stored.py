@@ -44,6 +44,13 @@ WRONG: list[Any] = [[[]], {}, {"v": "x"}, "\x1b[2J", 10**30, -1.5]
 run, settings = cli_fixtures.run, cli_fixtures.settings
 
 
+@pytest.fixture(autouse=True)
+def forgotten(redis: RedisServer) -> Iterator[None]:
+    """Other modules' nodes would learn of what is stored here."""
+    yield
+    redis.client.flushall()
+
+
 @pytest.fixture
 def bench(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     redis.client.flushall()

@@ -202,7 +202,7 @@ def test_caller_with_one_common_codec_is_answered(rig: Rig, node: Node, redis: R
 
 
 def test_caller_who_leaves_unanswered_is_not_announced(rig: Rig, node: Node, redis: RedisServer) -> None:
-    agent = rig.phone("1000", Script(answer_after=None))
+    agent, _other = (rig.phone(number, Script(answer_after=None)) for number in ("1000", "1001"))
     leg = rig.outside(CALLER).dial(DID)
     eventually(lambda: agent.calls)
     leg.hangup()
