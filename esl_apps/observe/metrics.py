@@ -162,7 +162,8 @@ class _Health(Collector):
 
     def collect(self) -> Iterable[Metric]:
         failures, greenlets, hung, dropped = self.describe()
-        for task, count in Counts(map(background.task_of, list(_greenlets))).items():
+        living = [greenlet for greenlet in list(_greenlets) if not greenlet.dead]
+        for task, count in Counts(map(background.task_of, living)).items():
             greenlets.add_sample(greenlets.name, {"task": task}, count)
         for task, count in background.failures.items():
             failures.add_sample(f"{failures.name}_total", {"task": task}, count)

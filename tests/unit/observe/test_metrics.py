@@ -59,6 +59,8 @@ def test_metrics_count_greenlets_by_their_work() -> None:
     for finish in (once.join, kept.join, other.join):
         finish()
     assert registry.get_sample_value("esl_apps_greenlets", {"task": "probe"}) is None
+    # Those that something still refers to.
+    assert registry.get_sample_value("esl_apps_greenlets", {"task": "Greenlet._run"}) is None
 
 
 def test_durations_are_counted_up_to_each_bound() -> None:
