@@ -43,8 +43,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _warn(config: Config, arguments: argparse.Namespace) -> None:
-    """Name what no record can have. An integrator that isn't configured is no error: one that was removed has records
-    still."""
+    """Warn of a filter that finds nothing. An integrator that isn't in the configuration may still have records."""
     integrators = ["", *(integrator.name for integrator in config.integrators)]
     if arguments.integrator is not None and arguments.integrator not in integrators:
         print_error(

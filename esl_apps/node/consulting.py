@@ -359,7 +359,7 @@ class Consulting:
         # By another node's clock, perhaps.
         at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))
         if action.step == BACK or (action.step == GONE and not self._is_up(live, other_party(consults))):
-            # If nobody is left, the call's own legs tell how it ended.
+            # If both parties have hung up, the ends of their legs show how the call ended.
             talk.hold(old, at, on=False)
             old.save()
         else:

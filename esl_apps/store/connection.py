@@ -59,7 +59,7 @@ class Connection:
     __slots__ = ("_end", "_foreign", "_reader", "_stream", "_timeout", "_url")
 
     def __init__(self, url: RedisUrl, timeout: float, *, foreign: bool = False) -> None:
-        """``foreign``: it is somebody else's, and answers with little."""
+        """``foreign``: an integrator's own Redis, from which only short answers are read."""
         self._foreign = foreign
         self._url = url
         self._timeout = timeout

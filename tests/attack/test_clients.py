@@ -145,7 +145,7 @@ def test_records_that_redis_may_lose_take_bounded_memory(
     box.start()
     assert box.drain(10)
     assert len(box._kept["large"]) == 4
-    # As many as ever of those that are small.
+    # Small records are all kept.
     for number in range(40):
         box.push(entry(f"small-{number}", "small", {"type": "cdr", "payload": {}}))
     assert box.drain(10)

@@ -1,5 +1,5 @@
-"""What another program or an intruder has written to Redis hides nothing else, does nothing on a terminal, and stops no
-node."""
+"""A wrong value in Redis, by another program or an intruder: other values are still shown, terminals print it as text,
+and the node goes on."""
 
 from __future__ import annotations
 

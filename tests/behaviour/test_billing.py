@@ -1,4 +1,7 @@
-"""The seconds of the records and of the closing entry are those of the switch's own CDRs, leg by leg."""
+"""The seconds of the records and of the closing entry are those of the switch's own CDRs, leg by leg.
+
+A talk lasts some tenths of a second by the switch's clock, which can't be set: so the tests sleep.
+"""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ def words_of(argument: str, limit: int = 0) -> list[str]:
     return strings.separate(argument, " ", limit)
 
 
-def channel_of(switch: Switch, uuid: str) -> Channel | None:
-    """Find a channel that is up."""
-    return switch.locate(uuid.strip())
+def channel_of(switch: Switch, argument: str) -> Channel | None:
+    """Find the channel that the first word of an argument names, if it is up."""
+    return switch.locate(argument.strip().partition(" ")[0])
 
 
 def table() -> dict[str, Command]:

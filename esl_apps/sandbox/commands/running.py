@@ -36,7 +36,7 @@ def uuid_broadcast(switch: Switch, argument: str) -> str:
 def uuid_break(switch: Switch, argument: str) -> str:
     """Stop what plays: ``UUID [all]``."""
     words = words_of(argument)
-    channel = channel_of(switch, words[0]) if words else None
+    channel = channel_of(switch, argument)
     if channel is None:
         return NO_CHANNEL
     channel.stop_playing(flush=len(words) > 1 and words[1].lower() == "all")

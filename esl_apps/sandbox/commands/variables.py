@@ -15,7 +15,7 @@ def uuid_getvar(switch: Switch, argument: str) -> str:
     words = words_of(argument, 2)
     if not words:
         return "-USAGE: <uuid> <var>\n"
-    channel = channel_of(switch, words[0]) if words else None
+    channel = channel_of(switch, argument)
     if channel is None:
         return NO_CHANNEL
     if len(words) < 2:
@@ -27,7 +27,7 @@ def uuid_getvar(switch: Switch, argument: str) -> str:
 def uuid_setvar(switch: Switch, argument: str) -> str:
     """``UUID NAME [VALUE]``."""
     words = words_of(argument, 3)
-    channel = channel_of(switch, words[0]) if words else None
+    channel = channel_of(switch, argument)
     if len(words) < 2:
         return "-USAGE: <uuid> <var> [value]\n"
     if channel is None:
@@ -58,7 +58,7 @@ def uuid_setvar_multi(switch: Switch, argument: str) -> str:
 def uuid_dump(switch: Switch, argument: str) -> str:
     """Return all headers of a leg."""
     words = words_of(argument)
-    channel = channel_of(switch, words[0]) if words else None
+    channel = channel_of(switch, argument)
     if channel is None:
         return NO_CHANNEL
     event = switch.bus.stamp(Event("CHANNEL_DATA", channel))
@@ -70,8 +70,7 @@ def uuid_dump(switch: Switch, argument: str) -> str:
 @command("uuid_set_media_stats")
 def uuid_set_media_stats(switch: Switch, argument: str) -> str:
     """Set the statistics of a leg's sound until now as its variables."""
-    words = words_of(argument)
-    channel = channel_of(switch, words[0]) if words else None
+    channel = channel_of(switch, argument)
     if channel is None:
         return NO_CHANNEL
     set_statistics(channel)

@@ -431,7 +431,8 @@ def test_adoption_next_run_leaves_a_call_that_the_last_ended(build: Build) -> No
     assert bench.records() == []
 
 
-def test_adoption_next_run_leaves_a_call_that_another_node_has(build: Build) -> None:
+def adopted_by_another(build: Build) -> tuple[Bench, Attempt, Bench]:
+    """A node that has left, its call, and the node that has adopted it."""
     first = build().connect()
     attempt = begin_call(first)
     first.flush()
@@ -440,6 +441,11 @@ def test_adoption_next_run_leaves_a_call_that_another_node_has(build: Build) -> 
     first.services.membership.leave()
     show_legs(first.switch, aleg(attempt.call_ref))
     other.adoption.beat()
+    return first, attempt, other
+
+
+def test_adoption_next_run_leaves_a_call_that_another_node_has(build: Build) -> None:
+    first, attempt, other = adopted_by_another(build)
     other.flush()
     assert list(other.live) == [attempt.call_ref]
     again = next_run(build, first)
@@ -451,14 +457,7 @@ def test_adoption_next_run_leaves_a_call_that_another_node_has(build: Build) -> 
 
 def test_adoption_next_run_goes_on_from_a_node_that_has_left(build: Build) -> None:
     """That one has adopted the call since and paid for it, and then stopped with the call up."""
-    first = build().connect()
-    attempt = begin_call(first)
-    first.flush()
-    other = build(name="app3", known=first.switches).connect()
-    first.services.membership.say()
-    first.services.membership.leave()
-    show_legs(first.switch, aleg(attempt.call_ref))
-    other.adoption.beat()
+    first, attempt, other = adopted_by_another(build)
     other.live[attempt.call_ref].attempt.enter(terms.AGENT_ANSWERED, AT + 1.0)
     other.flush()
     other.services.membership.leave()

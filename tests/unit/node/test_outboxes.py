@@ -103,7 +103,7 @@ def test_outboxes_drain_waits_no_longer_than_told(tmp_path: Path) -> None:
 
 
 def test_own_redis_of_an_integrator_is_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it answers is bounded (:mod:`esl_apps.store.connection`)."""
+    """Only short answers are read from it (:mod:`esl_apps.store.connection`)."""
     made: dict[str, bool] = {}
 
     def connect(url: str, real: Any = redis_client.connect, foreign: bool = False, **options: Any) -> Any:
