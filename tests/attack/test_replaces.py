@@ -19,13 +19,18 @@ pytestmark = ON_FREESWITCH
 CALLEE, EXPERT = "0820001234", "0820005678"
 
 
+def talking(stand: Stand) -> bool:
+    """Whether a call's parties are connected, which is some milliseconds after the answer."""
+    return bool(request(stand.node.admin, "GET", "/v1/calls?state=bridged", token=ADMIN_TOKEN).json["data"])
+
+
 def card(stand: Stand) -> tuple[PhoneLeg, PhoneLeg]:
     """A calling card's talk: the caller, and the callee for whom the account pays."""
     callee = stand.rig.outside(f"27{CALLEE[1:]}", Script(answer_after=0.1))
     caller = stand.rig.outside(VICTIM).dial(DIDS["dialthrough"])
     eventually(lambda: asks(stand.rig, "enter_number"))
     caller.digits(f"{CALLEE}#")
-    eventually(lambda: callee.calls and callee.calls[0].leg.answered_at)
+    eventually(lambda: talking(stand))
     return caller, callee.calls[0]
 
 
@@ -42,8 +47,7 @@ def inbound(stand: Stand) -> tuple[PhoneLeg, PhoneLeg]:
     """A call to an agent: the caller, and the agent."""
     agent = stand.rig.phone(AGENT, Script(answer_after=0.1))
     caller = stand.rig.outside(VICTIM).dial(DIDS["inbound"])
-    eventually(lambda: agent.calls and agent.calls[0].leg.answered_at)
-    eventually(lambda: caller.leg.answered_at)
+    eventually(lambda: talking(stand))
     return caller, agent.calls[0]
 
 
