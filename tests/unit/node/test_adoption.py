@@ -431,6 +431,39 @@ def test_adoption_next_run_leaves_a_call_that_the_last_ended(build: Build) -> No
     assert bench.records() == []
 
 
+@pytest.mark.parametrize("struck", [True, False])
+def test_adoption_next_run_closes_no_session_that_the_last_did(build: Build, struck: bool) -> None:
+    """Its call was transferred and ended while Redis was away: Redis has it as it was before its transfer."""
+    before = build()
+    call = talking()
+    before.services.call_log.note(call.encode())
+    if struck:
+        before.services.call_log.ended(REF)
+    boot = before.services.membership.boot
+    before.die()
+    before.redis_server.client.hset(keys.live(boot), REF, call.encode())
+    bench = build(records={"session_records": True}).connect()
+    show_legs(bench.switch)
+    bench.adoption.beat()
+    ended(bench)
+    assert ["calls" in entry for entry in bench.records()] == ([False] if struck else [False, True])
+
+
+def test_adoption_next_run_closes_a_session_of_another_node(build: Build) -> None:
+    """The last run had left the call to that node, which has died since."""
+    before = build()
+    call = talking()
+    before.services.call_log.note(call.encode())
+    before.services.call_log.ended(REF)
+    before.die()
+    bench = build(records={"session_records": True}).connect()
+    leave_behind(bench, call, name="app7")
+    show_legs(bench.switch)
+    bench.adoption.beat()
+    ended(bench)
+    assert ["calls" in entry for entry in bench.records()] == [False, True]
+
+
 def adopted_by_another(build: Build) -> tuple[Bench, Attempt, Bench]:
     """A node that has left, its call, and the node that has adopted it."""
     first = build().connect()
