@@ -10,6 +10,7 @@ or a second argument. It is then escaped for its place in the XML. Any other val
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,8 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
 
 def _write(files: Mapping[str, str], folder: Path) -> int:
     """:raises OSError: the folder, or a file in it, can't be written."""
-    if folder.exists() and not folder.is_dir():
+    # Unlike a path's own, these raise for no name, on any Python: writing will say what is wrong with it.
+    if os.path.exists(folder) and not os.path.isdir(folder):
         print_error(f"{folder}: is a file; expected a folder")
         return Exit.FAILED
     new_files.write({folder / name: text for name, text in files.items()}, {folder / PROOF: 0o600})

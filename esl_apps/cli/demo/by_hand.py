@@ -77,10 +77,10 @@ def _pop(stage: Stage) -> list[str]:
     """A command with what this machine has."""
     if shutil.which("redis-cli"):
         return [f"redis-cli -u {stage.redis_url} BRPOP enigma:notifications:cdr 1"]
-    url = f'"{stage.redis_url}"'
     return [
-        f"{sys.executable} -c 'import redis; print( \\",
-        f'redis.Redis.from_url({url}).brpop("enigma:notifications:cdr", 1))\'',
+        f"{sys.executable} -c 'import redis; \\",
+        f'r = redis.Redis.from_url("{stage.redis_url}"); \\',
+        """print(r.brpop("enigma:notifications:cdr", 1))'""",
     ]
 
 

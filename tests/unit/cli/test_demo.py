@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -234,7 +235,13 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("interrupted")
-def test_demo_keep_prints_commands_that_work(run: Run, opened: Callable[..., None]) -> None:
+@pytest.mark.parametrize("client", ["/usr/bin/redis-cli", None])
+def test_demo_keep_prints_commands_that_work(
+    run: Run, opened: Callable[..., None], monkeypatch: pytest.MonkeyPatch, client: str | None
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: client)
+    # Its length is the machine's.
+    monkeypatch.setattr(sys, "executable", "python")
     opened()
     ran = run("demo", "--keep")
     assert ran.status == 0
@@ -251,8 +258,13 @@ def test_demo_keep_prints_commands_that_work(run: Run, opened: Callable[..., Non
     ):
         assert text in said
     # Each command is one that a shell can read.
-    commands = "".join(line[2:] + "\n" for line in said.splitlines() if line.startswith(("  curl", "       ")))
+    begins = ("  curl", "  redis-cli", "  python", "       ")
+    commands = "".join(line[2:] + "\n" for line in said.splitlines() if line.startswith(begins))
     subprocess.run(["bash", "-n"], input=commands, text=True, check=True)
+    pop = "redis-cli -u redis://127.0.0.1:10006/0 BRPOP" if client else "python -c 'import redis; "
+    assert pop in commands
+    for code in re.findall("-c '(.*?)'", commands, re.DOTALL):
+        compile(code, "printed", "exec")
 
 
 @pytest.mark.usefixtures("interrupted")

@@ -53,7 +53,7 @@ def test_dialplan_output_makes_the_folder(run: Run, numbered: Settings, tmp_path
         ("/dev/null", "/dev/null: is a file; expected a folder"),
         ("/etc/passwd/x", "/etc/passwd/x: Not a directory"),
         ("/proc/none/x", "/proc/none: No such file or directory"),
-        ("x" * 300, f"{'x' * 300}: File name too long"),
+        ("/tmp/" + "x" * 300, f"/tmp/{'x' * 300}: File name too long"),
     ],
 )
 def test_dialplan_output_names_the_folder_at_fault(run: Run, numbered: Settings, folder: str, told: str) -> None:

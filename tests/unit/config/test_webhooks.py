@@ -52,7 +52,7 @@ def test_two_secrets_are_for_a_rotation() -> None:
         ({"url": "ftp://crm.example.com/"}, "webhooks[0].url: expected https://HOST[:PORT]/PATH"),
         ({"url": "https://a:secret@crm.example.com/"}, "webhooks[0].url: expected no user"),
         ({"url": "https://127.0.0.1/"}, "webhooks[0].url: 127.0.0.1 is loopback; expected a public address"),
-        ({"url": "https://[::ffff:10.0.0.1]/"}, "webhooks[0].url: ::ffff:a00:1 stands for 10.0.0.1 is private"),
+        ({"url": "https://[64:ff9b::10.0.0.1]/"}, "webhooks[0].url: 64:ff9b::a00:1 stands for 10.0.0.1 is private"),
         ({"url": "https://localhost/"}, "webhooks[0].url: localhost is loopback"),
         ({"url": "https://2130706433/"}, "webhooks[0].url: expected a host name"),
         ({"secrets": []}, "webhooks[0].secrets: expected a list of at least 1"),
