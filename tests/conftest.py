@@ -170,8 +170,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, object, object]:
-    """Measure what the modules import, and not the rest of collecting."""
-    if isinstance(collector, pytest.Module):
+    """Measure what the modules import, once, and not the rest of collecting: each worker imports the same."""
+    if isinstance(collector, pytest.Module) and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
         _measure(collector.config, True)
         with contextlib.suppress(Exception, pytest.skip.Exception):  # as it comes again when it is collected
             assert collector.obj
