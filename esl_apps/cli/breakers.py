@@ -8,15 +8,12 @@ import os
 import socket
 import sys
 
-from msgspec import structs
-
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import print_error, print_json, print_line
 from esl_apps.cli.times import shown_time
 from esl_apps.config.model import Config
 from esl_apps.operations import breakers as operations
 from esl_apps.store import redis_client
-from esl_apps.store.breakers import Breakers
 from esl_apps.store.redis_client import Client
 
 
@@ -25,32 +22,27 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         print_error("--end-calls goes with --trip")
         return Exit.WRONG
     client = redis_client.connect(config.redis.url)
-    breakers = Breakers(client, config.node.name)
     if arguments.trip is not None:
         return _trip(config, client, arguments)
     if arguments.reset is not None:
         return _reset(config, client, arguments)
-    # All questions first: what fails then has printed nothing.
-    tripped, log = breakers.tripped, breakers.log()
+    found = operations.listed(config, client)
     if arguments.json:
-        for scope, trip in sorted(tripped.items()):
-            print_json({"type": "tripped", "scope": scope, **structs.asdict(trip)})
-        for scope, words in operations.thresholds(config).items():
-            if scope not in tripped:
-                print_json({"type": "ok", "scope": scope, "trips_over": words})
-        for line in log:
-            print_json({"type": "log", **structs.asdict(line)})
+        for kind, rows in found.items():
+            for row in rows:
+                print_json({"type": kind, **row})
         return Exit.OK
-    for scope, trip in sorted(tripped.items()):
-        ends = ", its calls were ended" if trip.end_calls else ""
-        print_line(f"TRIPPED {scope}: {trip.why}, by {trip.by}, {shown_time(trip.at, utc=True)} UTC{ends}")
-    for scope, words in operations.thresholds(config).items():
-        if scope not in tripped:
-            print_line(f"ok      {scope}: trips over {words}")
-    for line in log:
-        why = f": {line.why}" if line.why else ""
-        print_line(f"log     {shown_time(line.at, utc=True)} UTC  {line.scope} {line.what} by {line.by}{why}")
-    print(f"{len(tripped)} tripped", file=sys.stderr)
+    for trip in found["tripped"]:
+        ends = ", its calls were ended" if trip["end_calls"] else ""
+        at = shown_time(trip["at"], utc=True)
+        print_line(f"TRIPPED {trip['scope']}: {trip['why']}, by {trip['by']}, {at} UTC{ends}")
+    for breaker in found["ok"]:
+        print_line(f"ok      {breaker['scope']}: trips over {breaker['trips_over']}")
+    for line in found["log"]:
+        why = f": {line['why']}" if line["why"] else ""
+        at = shown_time(line["at"], utc=True)
+        print_line(f"log     {at} UTC  {line['scope']} {line['what']} by {line['by']}{why}")
+    print(f"{len(found['tripped'])} tripped", file=sys.stderr)
     return Exit.OK
 
 

@@ -17,13 +17,12 @@ from esl_apps.http.errors import problem
 from esl_apps.node import reporting
 from esl_apps.node.outboxes import HISTORY
 from esl_apps.operations import breakers, calls, records, reports, switches, waiting, webhooks
+from esl_apps.operations.pages import Page
 from esl_apps.operations.reports import Report
 from esl_apps.store.pin_guard import Locks
 from esl_apps.store.record_history import Chosen
 
 log = logging.getLogger(__name__)
-
-_Page = tuple[list[calls.Call], str | None]
 
 
 def note_action(by: str, action: str, target: str) -> None:
@@ -100,15 +99,13 @@ def _change_switch(port: AdminPort, name: str, by: str, action: str, change: Cal
 # Calls ----------------------------------------------------------------------------------------------------
 
 
-def live_calls(
-    port: AdminPort, wanted: Mapping[str, str], limit: int | None = None, before: str | None = None
-) -> _Page:
+def live_calls(port: AdminPort, wanted: Mapping[str, str], limit: int | None = None, before: str | None = None) -> Page:
     """The live calls of all nodes, newest first, and where the next page begins."""
     services = port.services
     return calls.live_calls(services.store, services.membership.peers, wanted, limit, before)
 
 
-def recent_calls(port: AdminPort, wanted: Mapping[str, str], limit: int, before: str | None = None) -> _Page:
+def recent_calls(port: AdminPort, wanted: Mapping[str, str], limit: int, before: str | None = None) -> Page:
     """The live and ended calls of the last day, newest first, and where the next page begins."""
     services = port.services
     integrators = [integrator.name for integrator in services.policy.config.integrators]
@@ -137,7 +134,7 @@ def end_call(port: AdminPort, ref: str, by: str) -> dict[str, Any]:
 
 def past_records(
     port: AdminPort, chosen: Chosen, limit: int, before: str | None = None, integrator: str | None = None
-) -> records.Page:
+) -> Page:
     """The records of the last days; as ``operations.records.page``."""
     services = port.services
     names = [configured.name for configured in services.policy.config.integrators]

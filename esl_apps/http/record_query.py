@@ -17,8 +17,8 @@ from esl_apps.http.errors import problem
 from esl_apps.http.paging import Paging
 from esl_apps.http.parameters import in_query
 from esl_apps.net.turns import in_turns
+from esl_apps.operations.pages import Page
 from esl_apps.operations.record_table import table
-from esl_apps.operations.records import Page
 from esl_apps.store.record_history import Chosen
 
 PAGING = Paging(100, 1000)
