@@ -8,7 +8,7 @@ How a value is read, what a fault says, ``/openapi.json``, the dry run, and what
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, get_type_hints
 
 import msgspec
@@ -165,7 +165,7 @@ class Allowances(Protocol):
     def names(self) -> bool: ...
 
     @property
-    def headers(self) -> frozenset[str]:
+    def headers(self) -> Collection[str]:
         """The names of SIP headers, in lower case."""
 
     def is_media(self, name: str, /) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 
 from msgspec import Struct
 
 from esl_apps.core import call_options
 from esl_apps.core.call_options import NO_OPTIONS, OPTIONS, CallOptions
+from esl_apps.core.campaigns import Campaigns
 from esl_apps.core.faults import Fault, Refused
 from esl_apps.core.limits import Level
 from esl_apps.core.number_text import NotDialable
@@ -57,71 +58,55 @@ class Order(Struct, frozen=True):
     """The campaign that ``outbound`` is a number of, and its turn that the order has taken."""
 
 
+@dataclass(eq=False)
 class IntegratorRules:
-    """One integrator's rules, ready to read requests: its patterns, caller IDs, campaigns and restrictions."""
+    """One integrator's rules, ready to read requests. Times in seconds."""
 
-    def __init__(
-        self,
-        name: str,
-        plan: NumberPlan,
-        *,
-        patterns: Mapping[str, str | None] | None = None,
-        caller_ids: list[str] | None = None,
-        campaigns: Mapping[str, str | list[str]] | None = None,
-        call_restriction: Mapping[str, ClassRule] | None = None,
-        emergency: bool = False,
-        outside: bool = True,
-        agent_timeout: float = 30,
-        callee_timeout: float = 60,
-        longest: float = 14400,
-        record: bool = False,
-        names: bool = False,
-        headers: Sequence[str] = (),
-        random_caller_id: bool = False,
-        levels: Sequence[Level] = (),
-        is_own: Callable[[Number], bool] = lambda _number: False,
-        is_media: Callable[[str], bool] = lambda _name: False,
-        confirm: str = "outside",
-        auto_answer: bool | Collection[str] = False,
-        auto_answer_headers: Mapping[str, str] | None = None,
-        language: str | None = None,
-    ) -> None:
-        """``emergency``: an emergency dial string is configured. ``outside``: numbers outside have one, too
-        (``dial.external``). ``headers``: names of SIP headers that requests may set. ``levels``: who pays. ``is_own``:
-        whether a number leads back to this installation. ``is_media``: whether an agent may be played this.
-        ``confirm``: which agents press a key (``outside``, ``always``, ``never``). ``auto_answer``: whose phones answer
-        by themselves, and the headers that ask them to. ``language``: of its prompts. Times in seconds."""
-        self.name = name
-        self.language = language
-        self.plan = plan
-        self.agent_timeout = agent_timeout
-        self.callee_timeout = callee_timeout
-        self.longest = longest
-        self.record = record
-        self.names = names
-        self.headers = frozenset(name.lower() for name in headers)
-        self.levels = tuple(levels)
-        self.is_media = is_media
-        self.auto_answer_headers = auto_answer_headers or {}
-        self._confirm, self._auto_answer = confirm, auto_answer
-        self._is_own = is_own
-        own = patterns or {}
-        self._own = {field for field, regex in own.items() if regex}
-        self.patterns = {field: own.get(field) or default for field, default in PATTERNS.items()}
-        self._patterns = {field: re.compile(regex) for field, regex in self.patterns.items()}
-        self._campaigns = {key: _listed(numbers) for key, numbers in (campaigns or {}).items()}
-        self._turns = dict.fromkeys(self._campaigns, 0)
-        self._returned: dict[str, deque[int]] = {key: deque() for key in self._campaigns}
-        """Turns of orders that weren't dialled."""
-        self._any_of = [plan.read(text) for text in caller_ids or []] if random_caller_id else []
-        self._caller_ids = {plan.read(text).subscriber for text in caller_ids or []}
-        if self._caller_ids:
-            # A campaign's numbers are the integrator's own.
-            for numbers in self._campaigns.values():
-                self._caller_ids.update(plan.read(text).subscriber for text in numbers)
-        self._restriction = call_restriction or {}
-        self._emergency = emergency
-        self._outside = outside
+    name: str
+    plan: NumberPlan
+    _: KW_ONLY
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    """By field: the integrator's own; of all fields, once it is made."""
+    caller_ids: Sequence[str] = ()
+    campaigns: InitVar[Mapping[str, str | Sequence[str]] | None] = None
+    random_caller_id: bool = False
+    call_restriction: Mapping[str, ClassRule] = field(default_factory=dict)
+    emergency: bool = False
+    """An emergency dial string is configured."""
+    outside: bool = True
+    """Numbers outside have a dial string (``dial.external``)."""
+    agent_timeout: float = 30
+    callee_timeout: float = 60
+    longest: float = 14400
+    record: bool = False
+    names: bool = False
+    headers: Collection[str] = ()
+    """Names of SIP headers that requests may set; in lower case, once it is made."""
+    levels: Sequence[Level] = ()
+    """Who pays."""
+    is_own: Callable[[Number], bool] = lambda _number: False
+    """Whether a number leads back to this installation."""
+    is_media: Callable[[str], bool] = lambda _name: False
+    """Whether an agent may be played this."""
+    confirm: str = "outside"
+    """Which agents press a key: ``outside``, ``always`` or ``never``."""
+    auto_answer: bool | Collection[str] = False
+    """Whose phones answer by themselves."""
+    auto_answer_headers: Mapping[str, str] = field(default_factory=dict)
+    """The headers that ask them to."""
+    language: str | None = None
+    """Of its prompts."""
+
+    def __post_init__(self, campaigns: Mapping[str, str | Sequence[str]] | None) -> None:
+        self._own = frozenset(self.patterns)
+        self.patterns = {**PATTERNS, **self.patterns}
+        self._patterns = {name: re.compile(regex) for name, regex in self.patterns.items()}
+        self.headers = frozenset(name.lower() for name in self.headers)
+        self._campaigns = Campaigns(self.plan, campaigns or {})
+        own = [self.plan.read(text) for text in self.caller_ids]
+        self._any_of = own if self.random_caller_id else []
+        # A campaign's numbers are the integrator's own.
+        self._caller_ids = {number.subscriber for number in [*own, *self._campaigns]} if own else set()
 
     def expected(self, field: str) -> str:
         return f"a match of {self.patterns[field]}" if field in self._own else _EXPECTED[field]
@@ -148,8 +133,7 @@ class IntegratorRules:
     def return_turn(self, order: Order) -> None:
         """Let the next order have the campaign's turn of one that wasn't dialled."""
         if order.turn is not None:
-            campaign, turn = order.turn
-            self._returned[campaign].append(turn)
+            self._campaigns.give_back(*order.turn)
 
     def agent_faults(self, agent: str) -> list[Fault]:
         """Return the reasons why this can't be the agent of an order."""
@@ -176,13 +160,13 @@ class IntegratorRules:
         """Return whether the agent must press a key before the callee is dialled."""
         if order.options.confirm is not None:
             return order.options.confirm
-        return self._confirm == "always" or (self._confirm == "outside" and not order.agent.is_extension)
+        return self.confirm == "always" or (self.confirm == "outside" and not order.agent.is_extension)
 
     def answers_itself(self, order: Order) -> bool:
         """Return whether the agent's phone is asked to answer by itself."""
         if order.options.auto_answer is not None:
             return order.options.auto_answer
-        listed = self._auto_answer
+        listed = self.auto_answer
         return listed if isinstance(listed, bool) else order.agent.dialled in listed
 
     def read_target(self, value: object) -> Number:
@@ -236,13 +220,13 @@ class IntegratorRules:
         number, digits = self._read(field, value, faults)
         if number is None:
             return None, ""
-        if number.is_emergency and (field == "agent" or not self._emergency):
+        if number.is_emergency and (field == "agent" or not self.emergency):
             faults.append(Fault(field, "restricted", "an emergency number is not dialled from here"))
-        elif not (self._outside or number.is_extension or number.is_emergency):
+        elif not (self.outside or number.is_extension or number.is_emergency):
             faults.append(Fault(field, "restricted", "only extensions are dialled from here: dial.external is empty"))
-        elif self._is_own(number):
+        elif self.is_own(number):
             faults.append(Fault(field, "restricted", "a number of this installation is not dialled from here"))
-        elif klass := denied(number, self._restriction):
+        elif klass := denied(number, self.call_restriction):
             faults.append(Fault(field, "restricted", f"numbers of class {klass} are not dialled from here"))
         return number, digits
 
@@ -267,23 +251,17 @@ class IntegratorRules:
     def _of_campaign(
         self, campaign: str, faults: list[Fault], *, peek: bool
     ) -> tuple[Number | None, tuple[str, int] | None]:
-        numbers = self._campaigns.get(campaign)
-        if numbers is None:
+        if campaign not in self._campaigns:
             faults.append(Fault("outbound_id", "unknown_campaign", "no campaign of this name is configured"))
             return None, None
-        returned = self._returned[campaign]
-        turn = returned[0] if returned else self._turns[campaign]
         try:
-            number = self.plan.read(numbers[turn % len(numbers)])
+            number, turn = self._campaigns.next(campaign)
         except NotDialable as error:
             faults.append(Fault("outbound_id", "not_dialable", str(error)))
             return None, None
         if peek or faults:
             return number, None
-        if returned:
-            returned.popleft()
-        else:
-            self._turns[campaign] = turn + 1
+        self._campaigns.take(campaign)
         return number, (campaign, turn)
 
     def contact_ref(self, fields: Mapping[str, object], faults: list[Fault]) -> str:
@@ -298,7 +276,3 @@ class IntegratorRules:
                 return value
         faults.append(Fault(field, "pattern", f"expected {self.expected('contact_ref')}"))
         return ""
-
-
-def _listed(numbers: str | list[str]) -> list[str]:
-    return [numbers] if isinstance(numbers, str) else list(numbers)

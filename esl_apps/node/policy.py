@@ -401,12 +401,7 @@ def _client(
     return IntegratorRules(
         integrator.name,
         plan,
-        patterns={
-            "agent": integrator.patterns.agent,
-            "callee": integrator.patterns.callee,
-            "outbound_id": integrator.patterns.outbound_id,
-            "contact_ref": integrator.patterns.contact_ref,
-        },
+        patterns={field: regex for field, regex in msgspec.structs.asdict(integrator.patterns).items() if regex},
         caller_ids=integrator.caller_ids,
         campaigns=integrator.campaigns,
         call_restriction=integrator.call_restriction,

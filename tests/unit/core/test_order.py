@@ -274,7 +274,7 @@ def test_older_name_is_named_where_it_is_wrong() -> None:
 
 
 def test_own_patterns_replace_the_defaults_and_are_whole_matches() -> None:
-    one = client(patterns={"callee": r"\+44\d{10}", "agent": None})
+    one = client(patterns={"callee": r"\+44\d{10}"})
     assert read({"callee": "+442079460000"}, one).callee.e164 == "442079460000"
     assert faults_of(one) == [("callee", "pattern")]
     assert faults_of(one, callee="+442079460000\n") == [("callee", "pattern")]
