@@ -86,44 +86,24 @@ class Session:
         cls, call: Call, app: str, arrival: Arrival, policy: AppPolicy, host: Host, entrance: Entrance | None = None
     ) -> Session:
         """Open a session for an unanswered call from the dialplan. :raises StoreUnavailable: Redis is down."""
-        rules = policy.rules
         account = entrance.account if entrance is not None else None
         caller = policy.caller(call)
-        source = policy.source(call, "/".join(arrival.path) if entrance is not None else app, caller)
-        attempt = Attempt(
-            app=app,
-            integrator=account.integrator if account else None,
-            account_id=account.id if account else None,
-            extension=caller,
-            **parties.first(policy.settings.plan.find(caller)),
-            number=None,
-            dial_number=None,
-            call_dir="external",
-            session_ref=arrival.session_ref,
-            closes=False,
-            language=policy.language(call.header("Caller-Destination-Number") or "", account),
-        )
-        attempt.aleg_uuid = call.uuid
-        # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.
-        attempt.dialled(node_clock.now() if arrival.session_ref else call.created_at)
+        attempt = _first_attempt(call, app, arrival, policy, account, caller)
         host.begin(attempt)
-        longest = entrance.max_session if entrance is not None else rules.max_session
         dialled = policy.settings.plan.find(call.header("Caller-Destination-Number"))
-        dnis = dialled.subscriber if dialled is not None else ""
-        name = identity.name_of(call) if caller is not None else ""
         return cls(
             call,
             app,
             policy,
             host,
             attempt,
-            rules,
-            longest,
+            policy.rules,
+            entrance.max_session if entrance is not None else policy.rules.max_session,
             account,
             caller=caller,
-            caller_name=name,
-            source=source,
-            dnis=dnis,
+            caller_name=identity.name_of(call) if caller is not None else "",
+            source=policy.source(call, "/".join(arrival.path) if entrance is not None else app, caller),
+            dnis=dialled.subscriber if dialled is not None else "",
         )
 
     @classmethod
@@ -458,6 +438,28 @@ class Session:
             attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, terms.AGENT, now)
         else:
             end_failed(attempt, bridged, terms.CALLEE, now)
+
+
+def _first_attempt(
+    call: Call, app: str, arrival: Arrival, policy: AppPolicy, account: Account | None, caller: str | None
+) -> Attempt:
+    attempt = Attempt(
+        app=app,
+        integrator=account.integrator if account else None,
+        account_id=account.id if account else None,
+        extension=caller,
+        **parties.first(policy.settings.plan.find(caller)),
+        number=None,
+        dial_number=None,
+        call_dir="external",
+        session_ref=arrival.session_ref,
+        closes=False,
+        language=policy.language(call.header("Caller-Destination-Number") or "", account),
+    )
+    attempt.aleg_uuid = call.uuid
+    # If the session goes on after its socket or node was lost, the attempt begins now, not at the INVITE.
+    attempt.dialled(node_clock.now() if arrival.session_ref else call.created_at)
+    return attempt
 
 
 def account_level(account: Account) -> Level:

@@ -21,7 +21,7 @@ from esl_apps.apps.transfer import KeptTransfer, consultation, leave_to_each_oth
 from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs, note_parting
-from esl_apps.core.call import Leg
+from esl_apps.core.call import Ended, Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
@@ -196,11 +196,20 @@ class Following:
             if attempt.holder is not None:
                 services.usage.leases.let_go(attempt.holder, attempt.session_ref)
             return
-        aleg, bleg = telling(alegs), telling(blegs)
-        now = node_clock.now()
         if attempt.dialed_at is None:
             attempt.dialed_at = min((leg.created_at for leg in alegs + blegs if leg.created_at), default=None)
-        end = end_of(aleg, bleg, now)
+        aleg, bleg = telling(alegs), telling(blegs)
+        end = end_of(aleg, bleg, node_clock.now())
+        self._learn(attempt, end, aleg, bleg)
+        fared = application(attempt.app).fared
+        if fared is not None:
+            fared(attempt, blegs)
+        self._conclude(live, end, aleg, bleg)
+        if attempt.app in self._pollers:
+            self._pollers[attempt.app].settle(attempt)
+
+    def _learn(self, attempt: Attempt, end: Ended, aleg: Leg | None, bleg: Leg | None) -> None:
+        """Note what the ends of a call's legs tell."""
         if attempt.consultation is not None and (aleg or bleg) is not None:
             # The party that asks goes on there, on a leg that hasn't ended.
             note_parting(attempt, end.at, end.at)
@@ -213,10 +222,10 @@ class Following:
             note_hold(attempt, end.at, aleg, bleg)
         if aleg is not None and application(attempt.app).placed and attempt.answered_at is None:
             attempt.answered_at = aleg.answered_at
-        fared = application(attempt.app).fared
-        if fared is not None:
-            fared(attempt, blegs)
-        at = end.at
+
+    def _conclude(self, live: Live, end: Ended, aleg: Leg | None, bleg: Leg | None) -> None:
+        """End a call as its legs ended."""
+        attempt, at = live.attempt, end.at
         asked = consultation(attempt)
         if asked is not None and asked.held and bleg is None and self._talks_on(live, asked):
             leave_to_each_other(attempt, asked, at)
@@ -224,14 +233,11 @@ class Following:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
         elif aleg is None and bleg is None:
             # Nothing is known of its legs: the switch was killed, or keeps no CDR files.
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, now)
+            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, at)
         elif bleg is None and attempt.bridged_at is None and aleg is not None and not aleg.hung_up_itself:
             self._end_of_a(attempt, aleg, at)
         else:
-            party = second_party(attempt)
-            conclude(attempt, end, None, party)
-        if attempt.app in self._pollers:
-            self._pollers[attempt.app].settle(attempt)
+            conclude(attempt, end, None, second_party(attempt))
 
     def _is_others(self, live: Live) -> bool:
         """Leave a call to the process that has it, or has ended it. Return False if none has, or Redis can't say for
