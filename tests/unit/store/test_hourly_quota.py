@@ -12,3 +12,11 @@ def test_hourly_quota_is_full_until_the_next_hour() -> None:
     now[0] += 3600
     assert quota.take(2)
     assert quota.count == 1
+
+
+def test_hourly_quota_begins_with_the_first_one() -> None:
+    now = [7199.0]
+    quota = HourlyQuota(lambda: now[0])
+    assert quota.take(1)
+    now[0] += 3599
+    assert not quota.take(1)
