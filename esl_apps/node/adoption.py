@@ -158,13 +158,9 @@ class Adoption(background.Kept):
             ):
                 # Leave it to a node that has this switch or, if none has, to the dead node's next run.
                 continue
-            if boot != services.membership.predecessor:
-                # It was struck because that process had it, and not because it had ended.
-                services.call_log.struck.discard(call.call_ref)
-            elif self._needs_no_record(call):
+            if boot == services.membership.predecessor and self._needs_no_record(call):
                 services.store.drop(call.call_ref, boot)
-                continue
-            if services.store.take_over(call, boot):
+            elif services.store.take_over(call, boot):
                 self._adopt(call, name)
 
     def _name_of(self, boot: str) -> str:

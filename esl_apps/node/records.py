@@ -164,15 +164,12 @@ class Records:
             entries = notification_lists.entries(record, integrator, config.records)
         part = None
         goes_on = attempt.transferred_to is not None or (not attempt.closes and application(attempt.app).session)
-        if (
-            (config.records if integrator is None else integrator).session_records
-            and (attempt.closes or goes_on)
-            # Otherwise the last run has ended the call, too, and knew how its session goes on.
-            and attempt.call_ref not in self._call_log.struck
-        ):
+        if (config.records if integrator is None else integrator).session_records and (attempt.closes or goes_on):
             closing = notification.session_record(record, recorded=not attempt.unrecorded)
             goes_on = goes_on or consultation(attempt) is not None
-            if goes_on or attempt.apart:
+            # The process that had it before may have ended it, too, and known how its session goes on: Redis takes the
+            # first part of a call.
+            if goes_on or attempt.apart or attempt.is_restored:
                 part = Part(attempt.call_ref, closing, not goes_on, list(attempt.apart))
             else:
                 entries.append(notification_lists.closing(closing, integrator))
