@@ -71,6 +71,8 @@ class ClickCall(Struct, frozen=True):
     client: IntegratorRules
     restored: bool = False
     """Read by another process than the one that checked it."""
+    placed: bool = True
+    """A node rings the agent. False: their phone has dialled, and that leg costs nothing here."""
 
     @property
     def callee_name(self) -> str:
@@ -78,9 +80,10 @@ class ClickCall(Struct, frozen=True):
         return (self.order.options.callee_name or "") if self.order.agent.is_extension else ""
 
     def charges(self, policy: AppPolicy) -> list[Charge]:
-        """The legs' charges. If the agent is an outside number, the call counts from the agent's answer."""
+        """The placed legs' charges. If an agent outside is rung, the call counts from the agent's answer."""
         ref, order, levels = self.attempt.call_ref, self.order, self.client.levels
-        agent = [] if order.agent.is_extension else [Charge(ref, levels, order.agent, aleg=True)]
+        outside = self.placed and not order.agent.is_extension
+        agent = [Charge(ref, levels, order.agent, aleg=True)] if outside else []
         if order.callee.is_emergency:
             # No bill is worth the callee's leg. An agent outside is a call like any other.
             return agent
@@ -171,8 +174,10 @@ class ClickCall(Struct, frozen=True):
         return click, fault
 
 
-def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str = "") -> ClickCall:
-    """Make a call. ``ref``: its reference, if it has one already."""
+def new_call(
+    order: Order, client: IntegratorRules, settings: Settings, ref: str = "", *, placed: bool = True
+) -> ClickCall:
+    """Make a call. ``ref``: its reference, if it has one already. ``placed``: a node rings the agent."""
     attempt = Attempt(
         app=REF,
         integrator=client.name,
@@ -188,7 +193,7 @@ def new_call(order: Order, client: IntegratorRules, settings: Settings, ref: str
         order=call_options.kept(order.options),
         call_ref=ref or reference.new_ref(),
     )
-    return ClickCall(attempt, order, client)
+    return ClickCall(attempt, order, client, placed=placed)
 
 
 def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> ClickCall | None:
@@ -331,7 +336,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         host.begin(attempt)
         _refuse(call, attempt, faults, family)
         return
-    click = new_call(order, client, settings)
+    click = new_call(order, client, settings, placed=False)
     attempt = click.attempt
     attempt.aleg_uuid = call.uuid
     attempt.dialled(call.created_at)

@@ -388,6 +388,25 @@ def test_high_risk_number_is_no_leg_of_a_click(field: str) -> None:
     client(call_restriction={"high_risk": Rule("allow")}).read({**FIELDS, field: HIGH_RISK})
 
 
+@pytest.mark.parametrize("agent", ["1000", "0115550001"])
+def test_phone_that_dials_pays_for_the_callee_alone(agent: str) -> None:
+    levels = [Level("system", Limits(minutes_per_day=100)), Level("integrator:acme", Limits(minutes_per_day=60))]
+    leg = Leg("B", answered_at=1005.0, ended_at=1305.0, disposition="recv_bye", q850=16)
+    call = ScriptedCall(
+        [talks(leg)],
+        ended(a_by="send_bye", b=leg, at=1305.0),
+        variables={"sip_authorized": "true", "sip_auth_username": agent},
+        headers={"Caller-Destination-Number": CALLEE},
+        sip={"X-Teleforge-Outbound-ID": "27115550000"},
+    )
+    policy = replace(POLICY, clients={"acme": IntegratorRules("acme", PLAN, levels=levels)})
+    usage = Purse()
+    click2dial.arrive(call, Arrival(("click2dial",)), policy, host([], usage))
+    (charge,) = usage.charges
+    assert (charge.aleg, charge.spent(0.0)) == (False, 300.0)
+    assert [ticket.bound.key for ticket in charge.tickets if ticket.timed] == ["system", "integrator:acme"]
+
+
 @pytest.mark.parametrize(
     ("refusal", "code", "header"), [(OVER, 17, "calls_per_hour is reached"), (TRIPPED, 21, "the breaker has tripped")]
 )
