@@ -61,6 +61,7 @@ class Number:
         "is_extension",
         "klass",
         "national",
+        "valid",
     )
 
     dialled: str
@@ -81,6 +82,8 @@ class Number:
     """Whether it is in a range that fraud dials (``spending.high_risk``)."""
     is_extension: bool
     is_emergency: bool
+    valid: bool
+    """Whether the built-in reading knows it, whatever class an operator's classifier gives it."""
 
     def __init__(self, dialled: str, e164: str, known: str | tuple[NumberPlan, phonenumbers.PhoneNumber]) -> None:
         """``known``: the class of an extension or an emergency number; otherwise the plan and the parsed number, from
@@ -89,7 +92,7 @@ class Number:
         self.e164 = e164
         if isinstance(known, str):
             self.national, self.klass, self.abroad, self.country, self.high_risk = e164, known, False, "", False
-            self.built_in = known
+            self.built_in, self.valid = known, True
             self.is_extension, self.is_emergency = known == EXTENSION, known == EMERGENCY
         else:
             self._read_by = known
@@ -198,7 +201,7 @@ class NumberPlan:
             return False
         # An operator writes a short number as it is dialled, or as E.164 would have it.
         forms = (digits, f"+{digits}", f"+{self._code}{digits}")
-        return any(regex.search(form) for regex in self._emergencies for form in forms)
+        return any(regex.fullmatch(form) for regex in self._emergencies for form in forms)
 
     def find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
         """Set an attribute of a number, and those that come with it."""
@@ -213,7 +216,8 @@ class NumberPlan:
         number.built_in, number.abroad = self._classify(parsed, number.e164, region)
         own = next((name for name, regex in self._classifiers if _is_of_own(number.e164, name, regex)), None)
         number.klass = own or number.built_in
-        if own is not None and number.built_in == UNKNOWN:
+        number.valid = number.built_in != UNKNOWN
+        if own is not None and not number.valid:
             number.built_in = own
         number.is_extension, number.is_emergency = number.klass == EXTENSION, number.klass == EMERGENCY
 

@@ -295,6 +295,14 @@ def test_operator_class_that_matches_a_part_opens_nothing(name: str, regex: str)
         assert number.klass == number.built_in
 
 
+@pytest.mark.parametrize("regex", ["112", r"^112", "112$", "112|119"])
+def test_emergency_class_matches_short_numbers_as_a_whole(regex: str) -> None:
+    plan = NumberPlan("ZA", r"^\d{3,4}$", {"emergency": regex})
+    assert plan.read("112").is_emergency
+    assert [plan.read(text).klass for text in ("1123", "5112")] == ["extension", "extension"]
+    assert [plan.read(text).is_emergency for text in ("911234", "082112")] == [False, False]
+
+
 # Built-in classes and the operator's -------------------------------------------------------------------
 
 #: Kazoo's own default, system_config/number_manager.
