@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from esl_apps.apps.settings import Rules, Settings
-from esl_apps.core.number_classes import UNKNOWN
 from esl_apps.core.numbers import Number
 from esl_apps.core.restrictions import ClassRule, denied
 
@@ -42,4 +41,6 @@ def is_own(number: Number, own_numbers: Collection[str]) -> bool:
     """
     if number.subscriber in own_numbers:
         return True
-    return number.klass == UNKNOWN and any(len(own) > 6 and number.e164.startswith(own) for own in own_numbers)
+    if number.valid or number.is_extension:
+        return False
+    return any(len(own) > 6 and number.e164.startswith(own) for own in own_numbers)

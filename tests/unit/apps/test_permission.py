@@ -42,13 +42,19 @@ def test_denial_of_an_own_number_in_north_america(text: str) -> None:
     assert is_own(NumberPlan("US", r"^\d{3,4}$").read(text), {"15141115555"})
 
 
-def test_denial_of_an_own_number_with_digits_after_it() -> None:
+@pytest.mark.parametrize("classifiers", [{}, {"national": r"^\+27"}])
+def test_denial_of_an_own_number_with_digits_after_it(classifiers: dict[str, str]) -> None:
     """An exchange that ignores them would ring it, if unknown numbers are allowed."""
-    number = PLAN.read("271155500021234")
+    number = NumberPlan("ZA", r"^\d{3,4}$", classifiers).read("271155500021234")
     refused = denial(number, SETTINGS, RULES, {"unknown": Rule("allow")})
     assert refused is not None
     assert refused.note == "a number of this installation"
     assert not is_own(PLAN.read("27115550003"), OWN)
+
+
+def test_extension_that_begins_with_an_own_number_is_not_own() -> None:
+    plan = NumberPlan("ZA", r"^\d{3,4}$", {"extension": r"^\+27115550002\d\d$"})
+    assert not is_own(plan.read("2711555000212"), OWN)
 
 
 def test_denial_names_no_reason_for_a_number_that_may_be_dialled() -> None:
