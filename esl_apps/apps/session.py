@@ -335,11 +335,11 @@ class Session:
             self._last = bridged, node_clock.now()
             return bridged
         self._conclude(bridged, node_clock.now())
-        if attempt.cut is not None:
-            raise _spent(attempt.cut)
         if (attempt.integrator or "") in self.settings.session_records:
             # Another process must be able to close the session if this one dies before the next number.
             self._go_on()
+        if attempt.cut is not None:
+            raise _spent(attempt.cut)
         return bridged
 
     def _pay(self, number: Number) -> float:

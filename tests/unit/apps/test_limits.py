@@ -87,6 +87,7 @@ class Answers:
         self.begun: list[Attempt] = []
         self.call = ScriptedCall(list(steps), ended(), keyed=[keyed], answered_at=1002.0)
         self.account = account
+        self.settings = SETTINGS
 
     def told(self) -> list[tuple[str, int, str]]:
         records = [attempt.record for attempt in self.begun]
@@ -96,7 +97,7 @@ class Answers:
     def policy(self, **more: Any) -> ScriptedPolicy:
         entrance = Entrance("front", self.account, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
         return ScriptedPolicy(
-            SETTINGS,
+            self.settings,
             replace(RULES, cid_trust="any"),
             guard=NO_PIN,
             number="0825556666",
@@ -228,6 +229,19 @@ def test_limit_reached_while_talking_ends_the_session(
     assert len(one.told()) == 1
     assert one.call.did("play")[-1] == ("limit_reached",)
     assert all(charge.ended for charge in usage.charges)
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+@pytest.mark.parametrize("answered", [True, False])
+def test_session_that_a_limit_ends_is_closed(application: Callable[[Answers, Purse], None], *, answered: bool) -> None:
+    usage = Purse()
+    one = Answers(cut(usage, OVER, answered=answered))
+    one.settings = replace(SETTINGS, session_records=frozenset({""}))
+    application(one, usage)
+    dialled, last = one.begun
+    assert (dialled.closes, last.closes, last.follows, last.number) == (False, True, True, None)
+    assert one.told()[1] == ("rejected", 17, "system")
+    assert one.call.did("play")[-1] == ("limit_reached",)
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)

@@ -93,14 +93,15 @@ def test_records_session_with_a_record_gets_no_empty_one(build: Build) -> None:
     assert bench.records() == []
 
 
-def test_records_session_is_closed_after_its_last_record(build: Build) -> None:
+@pytest.mark.parametrize("reason", [terms.ABANDONED, terms.REJECTED])
+def test_records_session_is_closed_after_its_last_record(build: Build, reason: str) -> None:
     bench = build(records={"session_records": True})
     first = begin(bench, app="disa", integrator=None, number="0820001234", closes=False)
     answered(first)
     last = begin(
         bench, app="disa", integrator=None, session_ref=first.call_ref, follows=True, before=Before(1, 0.0, 6.0)
     )
-    last.end(terms.ABANDONED, 16, terms.AGENT, AT + 12.0)
+    last.end(reason, 16, terms.AGENT, AT + 12.0)
     record, entry = bench.records()
     assert (record["call_ref"], "calls" in record) == (first.call_ref, False)
     assert (entry["session_ref"], entry["calls"]) == (first.call_ref, 1)
