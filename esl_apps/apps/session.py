@@ -88,6 +88,9 @@ class Session:
         """Open a session for an unanswered call from the dialplan. :raises StoreUnavailable: Redis is down."""
         account = entrance.account if entrance is not None else None
         caller = policy.caller(call)
+        # Redis may be asked for these: nothing has begun if it is down.
+        rules = policy.rules
+        source = policy.source(call, "/".join(arrival.path) if entrance is not None else app, caller)
         attempt = _first_attempt(call, app, arrival, policy, account, caller)
         host.begin(attempt)
         dialled = policy.settings.plan.find(call.header("Caller-Destination-Number"))
@@ -97,12 +100,12 @@ class Session:
             policy,
             host,
             attempt,
-            policy.rules,
-            entrance.max_session if entrance is not None else policy.rules.max_session,
+            rules,
+            entrance.max_session if entrance is not None else rules.max_session,
             account,
             caller=caller,
             caller_name=identity.name_of(call) if caller is not None else "",
-            source=policy.source(call, "/".join(arrival.path) if entrance is not None else app, caller),
+            source=source,
             dnis=dialled.subscriber if dialled is not None else "",
         )
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.session import Session
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Progress
@@ -21,6 +22,7 @@ from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import BREAKER, MINUTES_PER_DAY, Level, Limits, Refusal
 from esl_apps.core.numbers import Number
 from esl_apps.core.order import IntegratorRules
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedCall, ScriptedPolicy, ended, host, talks
 from tests.support.card_table import ACCOUNT, CARD, PIN, CardTable
 
@@ -321,6 +323,21 @@ def test_click_to_an_emergency_number_pays_for_an_agent_outside() -> None:
     click = click2dial.new_call(order, client(), SETTINGS)
     charges: list[Charge] = click.charges(policy())
     assert [(charge.aleg, charge.number) for charge in charges] == [(True, order.agent)]
+
+
+def test_session_without_rules_begins_no_attempt() -> None:
+    """It would have a record that says ``lost``, and the caller is refused."""
+
+    class Away(ScriptedPolicy):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "rules":
+                raise StoreUnavailable("redis: away")
+            return super().__getattribute__(name)
+
+    begun: list[Attempt] = []
+    with pytest.raises(StoreUnavailable):
+        Session.open(ScriptedCall(), "probe", Arrival(("probe",)), Away(), host(begun))
+    assert begun == []
 
 
 def test_click_that_another_node_goes_on_with_is_checked_there() -> None:
