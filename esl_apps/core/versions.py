@@ -140,7 +140,7 @@ BY_NAME = {
     "CARD_IDS": "a hash of values",
     "LAST_NUMBERS": "a hash of values",
     "cards_of": "a set of ids",
-    "IMPORTED": "a hash of fingerprints",
+    "IMPORTED": "a hash of marks",
     "concurrent": "a set of references",
     "usage_calls": "a set of references",
     "usage_sums": "a hash of counters",

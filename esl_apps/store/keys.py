@@ -89,7 +89,7 @@ def account(account_id: str) -> str:
 
 #: Hash: ``cccp`` or ``callflow.disa`` → the settings that were imported.
 SYSTEM_CONFIG = "esl_apps:system_config"
-#: Hash: an imported document → its fingerprint.
+#: Hash: an imported document → its mark (``cli.kazoo_import.marks``).
 IMPORTED = "esl_apps:imported"
 
 

@@ -2,8 +2,8 @@
 
 It imports ``system_config/cccp`` and ``system_config/callflow.disa`` (their ``default``), accounts, users and cccps
 documents, in this order, whatever the order of the files, and keeps their ids. A document that was imported before and
-has not changed since is skipped, even if its card was changed or deleted over HTTP in the meantime: importing twice
-changes nothing.
+has not changed since is skipped, even if its card was changed or deleted over HTTP in the meantime, and under any key:
+importing twice changes nothing. A deleted card doesn't come back, whatever its document says.
 """
 
 from __future__ import annotations

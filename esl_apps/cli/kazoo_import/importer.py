@@ -7,16 +7,16 @@ are left out, and the message says so.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from esl_apps.cli.kazoo_import.export import Document
+from esl_apps.cli.kazoo_import.marks import Mark, mark, read
 from esl_apps.cli.output import printable
 from esl_apps.config.model import Cccp, Config, DisaDefaults, Rule
 from esl_apps.core import display_name
@@ -69,6 +69,7 @@ class Importer:
         self._config = config
         self._client = client
         self._plan: NumberPlan = config.plan()
+        self._keys = [config.pin_key or "", *([config.pin_key_old] if config.pin_key_old else [])]
         self._cards = CardStore(client, config.pin_key, self._plan, config.accounts, old_key=config.pin_key_old)
         self._out_of_use: set[str] = set()
         """Ids of this run's accounts that are disabled or deleted."""
@@ -98,10 +99,17 @@ class Importer:
     def _take(self, kind: str, where: str, document: Document) -> Result:
         id = str(document["_id"])
         what = f"{kind}/{id} ({where})"
-        key, fingerprint = f"{kind}:{id}", self._fingerprint(document)
-        before = self._client.hget(keys.IMPORTED, key)
-        if before is not None and before.decode() == fingerprint:
+        key, marked = f"{kind}:{id}", [mark(kind, document, pin_key) for pin_key in self._keys]
+        before = read(self._client.hget(keys.IMPORTED, key))
+        if before == marked[0]:
             return Result(SAME, what)
+        message = self._unchanged(before, marked)
+        if message is not None:
+            if kind == "cccp" and isinstance(document.get("pin"), str):
+                # Hashes the PIN by the present key, if the card still has it by the old one.
+                self._cards.by_pin(document["pin"])
+            self._client.hset(keys.IMPORTED, key, str(marked[0]))
+            return Result(SAME, what, message)
         try:
             message = self._takers[kind](id, document)
         except _Left as left:
@@ -112,17 +120,22 @@ class Importer:
             return Result(FAILED, what, str(refused))
         except UnicodeEncodeError:
             return Result(FAILED, what, "a text with half of a surrogate pair")
-        self._client.hset(keys.IMPORTED, key, fingerprint)
+        self._client.hset(keys.IMPORTED, key, str(marked[0]))
         return Result(TOOK, what, message)
 
-    def _fingerprint(self, document: Document) -> str:
-        """Return a hash that changes when the document does.
+    @staticmethod
+    def _unchanged(before: Mark | None, marked: list[Mark]) -> str | None:
+        """Return the message of a document that was imported under another key and is as it was; None for others.
 
-        It is keyed like the hash of a PIN: from a plain hash, anyone who knows the other fields could find the PIN.
+        What was done to its card since must hold under any key: a card that was stopped must not come back.
         """
-        public = {name: value for name, value in document.items() if name not in ("_rev", "pvt_modified")}
-        text = json.dumps(public, sort_keys=True)
-        return hmac.digest((self._config.pin_key or "").encode(), text.encode(), hashlib.sha256).hex()
+        if before is None:
+            return None
+        if before.document in [now.document for now in marked]:
+            return ""
+        if before.options and before.options == marked[0].options and before.key not in [now.key for now in marked]:
+            return "its pin_key is gone: if its PIN or number has changed in Kazoo since, change it over HTTP"
+        return None
 
     # system_config ------------------------------------------------------------------------------------
 
@@ -272,13 +285,15 @@ class Importer:
         account_id = self._account_of(document)
         known = {*FIELDS, *SPELLINGS}
         fields = {name: value for name, value in document.items() if name in known and value is not None}
-        try:
-            card = self._cards.create(account_id, fields, id)
-        except IdTaken:
-            changed = self._cards.update(account_id, id, fields, merge=False)
-            if changed is None:
-                raise _Bad("another account has a card of this id") from None
-            card = changed
+        card, imported = None, self._client.hexists(keys.IMPORTED, f"cccp:{id}")
+        if not imported:
+            with suppress(IdTaken):
+                card = self._cards.create(account_id, fields, id)
+        card = card or self._cards.update(account_id, id, fields, merge=False)
+        if card is None and imported and not self._client.hexists(keys.CARD_IDS, id):
+            raise _Left("its card was deleted after it was imported: make a new one over HTTP")
+        if card is None:
+            raise _Bad("another account has a card of this id")
         public = {name: value for name, value in document.items() if not name.startswith(("_", "pvt_"))}
         return ("active" if card.active else "not active") + _unread(public, known | {"id", "ui_metadata"})
 

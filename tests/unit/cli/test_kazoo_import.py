@@ -22,12 +22,12 @@ from msgspec.structs import replace
 from esl_apps.cli.kazoo_import import import_files
 from esl_apps.cli.kazoo_import.export import read
 from esl_apps.cli.kazoo_import.importer import FAILED
+from esl_apps.cli.kazoo_import.marks import mark
 from esl_apps.cli.main import main
 from esl_apps.config import parse
 from esl_apps.core.cards import CallerId, Card
 from esl_apps.core.numbers import NumberPlan
 from esl_apps.core.restrictions import denied
-from esl_apps.store import keys
 from esl_apps.store.cards import CardStore, hash_pin
 from esl_apps.store.redis_client import connect
 from tests.support import DOCUMENTS, zygote
@@ -64,7 +64,13 @@ class Operator:
 
     @property
     def cards(self) -> CardStore:
-        return CardStore(connect(self.redis.url), PIN_KEY, self.settings.plan(), self.settings.accounts)
+        return CardStore(
+            connect(self.redis.url),
+            self.settings.pin_key,
+            self.settings.plan(),
+            self.settings.accounts,
+            old_key=self.settings.pin_key_old,
+        )
 
     def file(self, *documents: object, text: str | None = None) -> str:
         self._files += 1
@@ -253,15 +259,61 @@ def test_import_twice_changes_nothing(operator: Operator) -> None:
     assert everything(operator.redis) == before
 
 
-def test_import_fingerprint_does_not_reveal_a_pin(operator: Operator) -> None:
-    def remembered(key: str) -> str:
-        operator.redis.client.flushall()
-        operator.configure(pin_key=key)
-        operator.imports(operator.file(account(), card()))
-        return str(operator.redis.client.hget(keys.IMPORTED, f"cccp:{'c' * 32}"))
+@pytest.mark.parametrize("old_key", [PIN_KEY, None])
+def test_import_after_the_key_was_replaced_revives_nothing(operator: Operator, old_key: str | None) -> None:
+    pins = {"c": PIN, "d": "1" * 9, "e": "2" * 9, "f": "3" * 9}
+    some = [card(_id=letter * 32, pin=pin) for letter, pin in pins.items()]
+    file = operator.file(account(), user(), *some, card(_id="1" * 32, pin=None, cid="0820001234"))
+    assert operator.imports(file)[0] == 0
+    operator.cards.update(ACCOUNT, "c" * 32, {"active": False}, merge=True)
+    operator.cards.update(ACCOUNT, "1" * 32, {"active": False}, merge=True)
+    operator.cards.delete(ACCOUNT, "d" * 32)
+    operator.cards.update(ACCOUNT, "e" * 32, {"pin": "9" * 9}, merge=True)
+    before = operator.cards.page(ACCOUNT, 100)[0]
+    operator.configure(pin_key="another-key", **({"pin_key_old": old_key} if old_key else {}))
+    for _ in range(2):
+        status, lines = operator.imports(file)
+        outcomes = [line.split()[0] for line in lines]
+        assert (status, outcomes[2:]) == (0, ["same"] * 5), lines
+    after = operator.cards.page(ACCOUNT, 100)[0]
+    assert [replace(one, claim="") for one in after] == [replace(one, claim="") for one in before]
+    assert operator.cards.by_pin("2" * 9) is None
+    # PINs that a card still has are hashed again, so that they open once the old key is gone.
+    operator.configure(pin_key="another-key")
+    assert (operator.cards.by_pin("3" * 9) is not None) == (old_key is not None)
+    assert (operator.cards.by_pin(PIN) is not None) == (old_key is not None)
+    # The mark is the present key's: a PIN that Kazoo changes is taken.
+    assert operator.imports(operator.file(account(), card(_id="f" * 32, pin="4" * 9)))[1][1].startswith("took")
+    assert operator.cards.by_pin("4" * 9) is not None
 
-    # Without the key, PINs can't be tried on the fingerprint of a document whose other fields are known.
-    assert remembered(PIN_KEY) != remembered("another-key")
+
+@pytest.mark.parametrize("key", [PIN_KEY, "another-key"])
+def test_import_of_a_changed_document_of_a_deleted_card(operator: Operator, key: str) -> None:
+    operator.imports(operator.file(account(), card()))
+    operator.cards.delete(ACCOUNT, "c" * 32)
+    operator.configure(pin_key=key)
+    status, lines = operator.imports(operator.file(account(), card(comment="changed")))
+    assert status == 0
+    assert lines[1].startswith("left")
+    assert "deleted after it was imported" in lines[1]
+    assert operator.cards.page(ACCOUNT, 100)[0] == []
+
+
+def test_import_says_when_a_pin_may_have_changed(operator: Operator) -> None:
+    operator.imports(operator.file(account(), card()))
+    operator.configure(pin_key="another-key")
+    file = operator.file(account(), card(pin="111222333444"))
+    assert "its pin_key is gone" in operator.imports(file)[1][1]
+    assert operator.cards.by_pin("111222333444") is None
+    operator.imports(operator.file(account(), card(pin="111222333444", retain_cid=True)))
+    assert operator.cards.by_pin("111222333444") is not None
+
+
+def test_import_mark_does_not_reveal_a_pin() -> None:
+    # Without the key, PINs can't be tried on the mark of a document whose other fields are known.
+    first, other_pin = mark("cccp", card(), PIN_KEY), mark("cccp", card(pin="111222333444"), PIN_KEY)
+    assert first.options == other_pin.options
+    assert first.document not in (other_pin.document, mark("cccp", card(), "another-key").document)
 
 
 def test_import_takes_a_changed_document_again(operator: Operator) -> None:
