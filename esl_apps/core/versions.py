@@ -133,6 +133,7 @@ BY_NAME = {
     "CONSOLE_SECRET": "a value",
     "calls": "a set of references",
     "cancelled": "a value",
+    "CANCELS": "a stream of references",
     "taken": "a value",
     "gone_on": "a value",
     "claims": "a value",

@@ -34,6 +34,7 @@ from esl_apps.node.policy import Policies
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.process import background
+from esl_apps.store.cancel_requests import CancelRequests
 from esl_apps.store.claims import Claims
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,13 @@ _NEWS = frozenset({actions.CONSULTED, actions.PARTED})
 
 class Acting:
     def __init__(
-        self, calls: Calls, records: Records, switch_pool: SwitchPool, policies: Policies, claims: Claims
+        self,
+        calls: Calls,
+        records: Records,
+        switch_pool: SwitchPool,
+        policies: Policies,
+        claims: Claims,
+        cancel_requests: CancelRequests,
     ) -> None:
         self._calls = calls
         calls.tell_cancel = self._tell_cancel
@@ -64,6 +71,7 @@ class Acting:
         self._pool = switch_pool
         self._policies = policies
         self._claims = claims
+        self._cancel_requests = cancel_requests
         self._asked: dict[str, AsyncResult[Outcome]] = {}
         """Questions to other nodes, by their ids."""
         self._consulting: frozenset[str] = frozenset()
@@ -87,11 +95,18 @@ class Acting:
     # Asking -------------------------------------------------------------------------------------------
 
     def cancel(self, call: Mapping[str, Any]) -> None:
-        """Hang up a call, this node's or (by its snapshot) another's on one of our switches; returns at once."""
+        """Hang up a call, this node's or (by its snapshot) another's; returns at once.
+
+        :raises StoreUnavailable: this node doesn't reach the call's switch, and Redis is down.
+        """
         ref = str(call["call_ref"])
         if self._calls.cancel(ref, terms.API):
             return
         health = self._pool.health.get(call["switch"])
+        if health is None or not health.switch.connected:
+            # The note first, for a process that adopts the call now.
+            self._records.note_cancel(ref, terms.API)
+            self._cancel_requests.add(ref)
         if health is not None:
             background.once("call_cancelling", self._cancel_elsewhere, health.switch, ref, call_ref=ref)
 

@@ -76,6 +76,8 @@ class Adoption(background.Kept):
                 for boot in dead:
                     if not self._is_left_to_its_node(boot):
                         self._inherit(boot)
+            for ref in services.cancel_requests.new():
+                services.calls.cancel(ref, terms.API)
             self._away = False
         except StoreUnavailable as error:
             if not self._away:
@@ -232,6 +234,10 @@ class Adoption(background.Kept):
         finally:
             # It is this process's now, and has its record whatever goes wrong here.
             self._following.follow(live, reachable=call.switch == switch.name)
+        # A node that doesn't reach the switch may have cancelled it while no process had it. If Redis is down, it is
+        # looked at again when the call ends.
+        with suppress(StoreUnavailable):
+            services.calls.obey_cancels([live])
 
     # Giving them back ---------------------------------------------------------------------------------
 
@@ -243,7 +249,7 @@ class Adoption(background.Kept):
         if gap > DEAD - BEAT:
             log.warning("beats_were_late", extra={"seconds": round(gap, 1)})
             services.records.save_all()
-            services.calls.learn_cancels(list(services.calls.live.values()))
+            services.calls.obey_cancels(list(services.calls.live.values()))
 
     def _look_for_namesakes(self) -> None:
         """Say loudly, once, that another process lives under this name: Redis couldn't be asked at one's start."""

@@ -307,6 +307,12 @@ class Calls:
             attempt = live.attempt
             attempt.cancelled_by = attempt.cancelled_by or cancelled.get(attempt.call_ref)
 
+    def obey_cancels(self, lives: Sequence[Live]) -> None:
+        """Hang up the calls that other nodes have cancelled: they may not reach the switch. :raises StoreUnavailable:
+        Redis is down."""
+        for ref, by in self._records.cancelled([live.attempt.call_ref for live in lives]).items():
+            self.cancel(ref, by)
+
     def _cancel(self, live: Live) -> None:
         deadline = time.monotonic() + 30
         pause = 0.02

@@ -41,6 +41,7 @@ from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
 from esl_apps.store.call_events import EventStore
 from esl_apps.store.calls import CallStore
+from esl_apps.store.cancel_requests import CancelRequests
 from esl_apps.store.claims import Claims
 from esl_apps.store.essence import Essence
 from esl_apps.store.event_writer import EventWriter
@@ -69,6 +70,7 @@ class Services:
     """By application."""
     calls: Calls
     acting: Acting
+    cancel_requests: CancelRequests
     clocks: ClockWatch
     records: Records
     outboxes: Outboxes
@@ -230,7 +232,8 @@ def build_services(config: Config) -> Services:
     records = Records(live, store, call_log, outboxes, event_writer, policies, metrics, recordings)
     spool = Spool(config.spool.dir)
     calls = Calls(live, records, switch_pool, spool.wait_for)
-    acting = Acting(calls, records, switch_pool, policies, Claims(redis))
+    cancel_requests = CancelRequests(redis)
+    acting = Acting(calls, records, switch_pool, policies, Claims(redis), cancel_requests)
     sounds = SwitchSounds(policies)
     for index in range(len(config.switches)):
         switches.append(_build_switch(config, index, calls, acting, metrics, sounds.look))
@@ -252,6 +255,7 @@ def build_services(config: Config) -> Services:
         },
         calls=calls,
         acting=acting,
+        cancel_requests=cancel_requests,
         clocks=ClockWatch(switches, records, alerts),
         records=records,
         outboxes=outboxes,

@@ -43,6 +43,10 @@ def cancelled(ref: str) -> str:
     return f"esl_apps:cancelled:{ref}"
 
 
+#: Stream: the references of calls to be cancelled, from nodes that don't reach their switches.
+CANCELS = "esl_apps:cancels"
+
+
 def taken(ref: str) -> str:
     """String: the process that has taken over a call."""
     return f"esl_apps:taken:{ref}"

@@ -11,6 +11,7 @@ import pytest
 from esl_apps.core import terms
 from esl_apps.core.actions import Action, Outcome, Undone
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import acting
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
@@ -347,7 +348,29 @@ def test_acting_cancel_takes_its_own_call_first(bench: Bench) -> None:
     assert not any(ACTION in text and "sendevent" in text for text in bench.switch.heard)
 
 
-def test_acting_cancel_on_an_unknown_switch_does_nothing(bench: Bench) -> None:
-    bench.services.acting.cancel({"call_ref": "r-1", "switch": "fs9"})
-    gevent.sleep(0.02)
-    assert heard(bench, "api hupall") == []
+def test_acting_cancel_on_an_unknown_switch_reaches_its_node(build: Build) -> None:
+    """A node doesn't need to know all switches."""
+    first = build().connect()
+    second = build(name="app3", switches=("fs2",)).connect()
+    live = begin(first)
+    second.services.acting.cancel({"call_ref": live.attempt.call_ref, "switch": "fs1"})
+    first.adoption.beat()
+    assert live.attempt.cancelled_by == "api"
+    eventually(lambda: any("api hupall" in text for text in first.switch.heard))
+    assert heard(second, "api hupall") == []
+
+
+def test_acting_cancel_on_a_switch_away_reaches_its_node(build: Build) -> None:
+    """The node's own connection to the switch is lost, and the other node's isn't."""
+    first = build().connect()
+    second = build(name="app3", known=first.switches)
+    live = begin(first)
+    second.services.acting.cancel({"call_ref": live.attempt.call_ref, "switch": "fs1"})
+    first.adoption.beat()
+    assert live.attempt.cancelled_by == "api"
+
+
+def test_acting_cancel_out_of_reach_without_redis_is_said(bench: Bench) -> None:
+    bench.redis.break_after()
+    with pytest.raises(StoreUnavailable):
+        bench.services.acting.cancel({"call_ref": "r-1", "switch": "fs9"})

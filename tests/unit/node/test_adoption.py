@@ -23,6 +23,7 @@ from esl_apps.core.versions import CALL
 from esl_apps.node import adoption, following
 from esl_apps.store import documents, keys
 from esl_apps.store.documents import Refusals
+from esl_apps.store.errors import NoAnswer
 from esl_apps.store.essence import Essence
 from tests.support.bench import E164, Bench, Build, essence_of, leave_behind, show_legs, write_cdr
 from tests.support.call_switch import AT, B, C, at, ends
@@ -773,6 +774,17 @@ def test_adoption_cancel_reaches_an_adopted_call(bench: Bench) -> None:
     assert bench.reason() == (terms.CANCELLED, 16, "api")
 
 
+def test_adoption_call_cancelled_while_no_node_had_it_is_hung_up(bench: Bench, build: Build) -> None:
+    """The node that was asked doesn't reach its switch."""
+    leave_behind(bench, clicked())
+    show_legs(bench.switch, aleg())
+    other = build(name="app3", switches=("fs2",)).connect()
+    other.services.acting.cancel({"call_ref": REF, "switch": "fs1"})
+    bench.services.cancel_requests.new()
+    bench.adoption.beat()
+    eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {REF}" in bench.switch.heard)
+
+
 def test_adoption_call_cancelled_before_its_node_died_stays_so(bench: Bench) -> None:
     leave_behind(bench, clicked(cancelled_by="api"))
     bench.adoption.beat()
@@ -1142,11 +1154,17 @@ def test_adoption_leg_is_left_while_redis_cant_say(bench: Bench, monkeypatch: py
     monkeypatch.setattr(following, "PARKED", 0.0)
     leave_behind(bench, clicked(state=terms.AGENT_ANSWERED))
     show_legs(bench.switch, parked_leg(variable_current_application="socket"))
+    says = iter([bench.services.membership.say])
+
+    def say(**options: Any) -> None:
+        if (first := next(says, None)) is None:
+            raise NoAnswer
+        first(**options)
+
+    monkeypatch.setattr(bench.services.membership, "say", say)
     bench.adoption.beat()
-    bench.redis.break_after()
     asked(bench, 5)
     assert not [text for text in bench.switch.heard if text.startswith("api hupall")]
-    bench.redis.mend()
 
 
 def test_adoption_call_of_days_stays_known(bench: Bench) -> None:

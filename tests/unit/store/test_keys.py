@@ -20,6 +20,7 @@ GOLDEN = {
     keys.calls(""): "esl_apps:calls:",
     keys.live("BOOT"): "esl_apps:live:BOOT",
     keys.cancelled("REF"): "esl_apps:cancelled:REF",
+    keys.CANCELS: "esl_apps:cancels",
     keys.taken("REF"): "esl_apps:taken:REF",
     keys.gone_on("REF"): "esl_apps:gone_on:REF",
     keys.claims("ID"): "esl_apps:claims:ID",
