@@ -89,13 +89,13 @@ class CallsPort:
             if call is None or call["agent"] != token.agent:
                 raise problem(404, "not_found", "no such call")
 
-    def still_admits(self, req: falcon.Request) -> bool:
-        """Whether the token of a request that was admitted still opens this port."""
+    def still_admits(self, req: falcon.Request, *scopes: str) -> bool:
+        """Whether the token of a request that was admitted still opens this port, with one of these scopes."""
         _config, known, agent_tokens = self._tokens()
         agent_token = agent_tokens.read(given_token(req))
         if agent_token is not None:
-            return agent_token[1] > time.time()
-        return any(self.token(req).digest == token.digest for token in known)
+            return agent_token[0].has(*scopes) and agent_token[1] > time.time()
+        return any(self.token(req).digest == token.digest and token.has(*scopes) for token in known)
 
     def token(self, req: falcon.Request) -> Token:
         """Return the token that admitted a request."""

@@ -19,6 +19,7 @@ MOST_READERS = 700
 #: Of them, those with tokens of one agent: a browser needs one for each of its tabs.
 AGENT_READERS = 20
 _LAST = "Last-Event-ID"
+_SCOPES = (READ, OWN_READ)
 
 
 def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:
@@ -56,9 +57,10 @@ def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -
         if own is not None:
             port.listening[own] -= 1
 
-    resp.stream = EventStream(
-        feeds, feed, last, wanted, admits=lambda: port.still_admits(req), on_end=count, on_close=leave
-    )
+    def admits() -> bool:
+        return port.still_admits(req, *_SCOPES)
+
+    resp.stream = EventStream(feeds, feed, last, wanted, admits=admits, on_end=count, on_close=leave)
 
 
 def _last_of(req: falcon.Request) -> Id | None:
@@ -81,7 +83,7 @@ ROUTES = (
                 "streamEvents",
                 "What happens to calls, as it happens: Server-Sent Events, without an end",
                 stream_events,
-                scopes=(READ, OWN_READ),
+                scopes=_SCOPES,
                 parameters=(
                     in_query("agent", str, "Only calls of this agent"),
                     in_query("contact_ref", str),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import gevent
 import msgspec
 
+from esl_apps.http.access import READ
 from esl_apps.http.console.site import Visit
 from esl_apps.http.live_body import LiveBody
 from esl_apps.node.event_feed import Feed, Feeds
@@ -90,7 +91,8 @@ def stream_changes(visit: Visit) -> None:
         return
 
     def admits() -> bool:
-        return visit.site.sessions.token_of(visit.cookie, visit.port.tokens()) is not None
+        token = visit.site.sessions.token_of(visit.cookie, visit.port.tokens())
+        return token is not None and token.has(READ)
 
     names = ["", *(integrator.name for integrator in services.policy.config.integrators)]
     resp.stream = CallChanges(services.event_feeds, names, admits)

@@ -9,10 +9,12 @@ from typing import Any
 import gevent
 import pytest
 from falcon import testing
+from msgspec import structs
 
+from esl_apps.config.tokens import IntegratorToken, hash_token
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.http import events, integrator
+from esl_apps.http import event_stream, events, integrator
 from esl_apps.http.access import OWN_READ
 from tests.support.bench import Bench, Build
 from tests.support.http_client import HttpClient
@@ -57,6 +59,17 @@ class Listener:
     def close(self) -> None:
         for stream in self._open:
             stream.close()
+
+
+WALL = "the-wallboards-token"
+
+
+def configure(bench: Bench, scopes: Any) -> None:
+    """Reload with these scopes of the wallboard's token."""
+    token = IntegratorToken(name="wall", token_hash=hash_token(WALL), scopes=scopes)
+    (acme,) = bench.config.integrators
+    config = structs.replace(bench.config, integrators=[structs.replace(acme, tokens=[token])])
+    bench.services.policies.now = bench.services.read_policy(config)
 
 
 @pytest.fixture
@@ -179,3 +192,21 @@ def test_events_for_too_many_clients_of_one_agent_are_429(node: Listener, monkey
     next(node.listen())
     node.close()
     next(node.listen(token=token))
+
+
+@pytest.mark.parametrize("of_agent", [False, True])
+def test_events_end_when_the_token_loses_its_scope(
+    node: Listener, monkeypatch: pytest.MonkeyPatch, of_agent: bool
+) -> None:
+    monkeypatch.setattr(event_stream, "HEARTBEAT", 0.0)
+    configure(node.bench, ["call", "read"])
+    token = WALL
+    if of_agent:
+        asked = {"Authorization": f"Bearer {WALL}"}
+        issued = node.client.simulate_post("/click2dial/agents/1000/token", json={"scopes": ["read"]}, headers=asked)
+        token = issued.json["token"]
+    parts = node.listen(token=token)
+    next(parts)
+    assert next(parts).startswith(b"id: ")
+    configure(node.bench, ["call"])
+    assert b'"reason":"token"' in next(parts)

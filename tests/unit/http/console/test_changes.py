@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
+from msgspec import structs
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.console import changes
@@ -124,3 +125,21 @@ def test_changes_need_a_session(browser: Browser) -> None:
     assert (answer.status_code, answer.text) == (200, "retry: 2000\n\n")
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert browser.ask("HEAD", "/events").status_code == 200
+
+
+def test_changes_end_when_the_token_loses_its_scope(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload takes it away while the page is open."""
+    monkeypatch.setattr(changes, "TICK", 0.0)
+    begun = CallChanges.__init__
+
+    def begin(*args: Any) -> None:
+        begun(*args)
+        policies, config = browser.services.policies, browser.bench.config
+        tokens = [structs.replace(token, scopes=["cards"]) for token in config.admin.tokens]
+        admin = structs.replace(config.admin, tokens=tokens)
+        policies.now = browser.services.read_policy(structs.replace(config, admin=admin))
+
+    browser.log_in("the-wallboards-token")
+    monkeypatch.setattr(CallChanges, "__init__", begin)
+    with gevent.Timeout(5):
+        assert browser.ask("GET", "/events").text == "retry: 2000\n\n"
