@@ -54,7 +54,8 @@ def _config(answers: Answers, spool: str) -> str:
     gateways = "gateways to dial out, in the order to try them" if answers.gateway else "no gateway: only extensions"
     return f"""\
 # esl_apps, as `esl-apps init` made it. `esl-apps files esl_apps.yml` prints every other key with its meaning.
-# The secrets are in {SECRETS}. After a change: `esl-apps check`, then `systemctl reload esl-apps`.
+# After a change: `esl-apps check`, then `systemctl reload esl-apps`. The secrets are in {SECRETS}; a change of them
+# takes a restart.
 
 node:
   name: {_host()}                     # unique among the nodes that share a Redis
