@@ -184,8 +184,8 @@ class Integrator(Bearer, frozen=True, kw_only=True):
     listen: str
     """Port of this integrator alone."""
     tokens: list[IntegratorToken] = field(default_factory=list)
-    """Further tokens with fewer rights: [{name: wallboard, token: ..., scopes: [read]}]; scopes are call, read,
-    record."""
+    """Further tokens with fewer rights: [{name: wallboard, token: ..., scopes: [read]}]; scopes are call, read, record,
+    record_delete."""
     rate: Rate = field(default_factory=Rate)
     """As admin.rate."""
     tls: Tls | None = None

@@ -19,4 +19,5 @@ class Prompts(Section, frozen=True):
     """True: where the switch has FreeSWITCH's recordings (freeswitch-sounds-…), play those that say the same as a
     prompt; false: always the package's voice."""
     urls: list[str] = field(default_factory=list)
-    """Audio elsewhere (http, https) that the media_id of an autodial may name."""
+    """Audio elsewhere (http, https) that the media_id of an autodial, announce of a request and recordings.notice may
+    name."""
