@@ -102,6 +102,8 @@ def described() -> dict[str, tuple[Event, str]]:
     found: dict[str, tuple[Event, str]] = {}
     for row in _rows("log_events.csv"):
         name = renamed().get(row["event"], row["event"])
+        if name in found:
+            _log.warning("reference/log_events.csv has two lines for the event %r", name)
         if name in events:
             event = events[name]
         elif row["level"] and _is_in_code(name):  # its name is passed in a variable
