@@ -221,9 +221,12 @@ class ScriptedCall:
         progress: Progress,
         *,
         parts: bool = False,
+        until: float | None = None,
     ) -> Bridged:
         if parts:
             self.log.append(("parts",))
+        if until is not None:
+            self.log.append(("until", until))
         self._do("bridge", dict(leg), list(endpoints), timeout, longest)
         progress("dialled", 1003.0, None)
         return self.bridges.pop(0)(progress)

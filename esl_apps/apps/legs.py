@@ -112,6 +112,8 @@ class Bleg(Struct, frozen=True):
     """The file on the switch; None: the talk is not recorded."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Further channel variables."""
+    until: float | None = None
+    """When the talk ends at the latest, by ``time.monotonic()``."""
 
 
 def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str, str]:
@@ -258,7 +260,9 @@ def join(
         leg.pop("leg_progress_timeout", None)
         leg.update(patience)
         heard = False
-        bridged = call.bridge(leg, [(endpoint, None)], deadline - now, bleg.longest, progress, parts=parts)
+        bridged = call.bridge(
+            leg, [(endpoint, None)], deadline - now, bleg.longest, progress, parts=parts, until=bleg.until
+        )
         leave_if_transferred(call, attempt)
         unheard = bridged.timed_out and not heard
         if unheard and gateway is not None and gateway.is_silent(time.monotonic() - now):

@@ -135,7 +135,11 @@ class Session:
     @property
     def left(self) -> float:
         """Seconds remaining."""
-        return max(0.0, self._started + self.longest - time.monotonic())
+        return max(0.0, self._ends - time.monotonic())
+
+    @property
+    def _ends(self) -> float:
+        return self._started + self.longest
 
     @property
     def talk_left(self) -> float:
@@ -327,6 +331,8 @@ class Session:
             name=name,
             timeout=min(self.rules.callee_timeout, self.left),
             longest=longest,
+            # The time for which B rings is the session's, too.
+            until=self._ends,
             user=self.user,
             variables=extra or {},
         )

@@ -41,7 +41,7 @@ from esl_apps.core.quality import LegQuality
 
 __all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "Leg", "Progress"]
 
-API_VERSION = (1, 3)
+API_VERSION = (1, 4)
 
 
 class CallEnded(Exception):
@@ -246,6 +246,7 @@ class Call(Protocol):
         progress: Progress,
         *,
         parts: bool = False,
+        until: float | None = None,
     ) -> Bridged:
         """Ring the endpoints at once and connect the caller with the first that answers.
 
@@ -259,6 +260,8 @@ class Call(Protocol):
         :param longest: Seconds that the two may talk.
         :param parts: After the talk, the leg that is left goes on: A without ``hangup_after_bridge``, B by its
             ``transfer_after_bridge``. (Since version 1.3.)
+        :param until: The time (``time.monotonic()``) at which the talk ends at the latest, however long B rang. (Since
+            version 1.4.)
         """
 
     def go_on(self) -> None:

@@ -261,6 +261,7 @@ class Channel:
         progress: Progress,
         *,
         parts: bool = False,
+        until: float | None = None,
     ) -> Bridged:
         self._check_media()
         self._parts = parts
@@ -273,7 +274,7 @@ class Channel:
             by_user=any(user is not None for _endpoint, user in endpoints),
         )
         try:
-            bridged = self._bridge(leg, endpoints, timeout, longest, progress)
+            bridged = self._bridge(leg, endpoints, timeout, longest, progress, until)
         finally:
             if self._keypad.heard:
                 # Keys pressed during the talk are not meant for the next prompt.
@@ -288,6 +289,7 @@ class Channel:
         timeout: float,
         longest: float,
         progress: Progress,
+        until: float | None,
     ) -> Bridged:
         self._lighten()
         keypad, blegs = self._keypad, self._blegs
@@ -301,6 +303,7 @@ class Channel:
         if blegs.answered is not None:
             if self.round_trips is not None:
                 self._measure(blegs.answered.uuid)
+            longest = longest if until is None else max(0.0, min(longest, until - time.monotonic()))
             if not self._wait_talking(lambda: keypad.broken or talk_is_over(completion, blegs.answered), longest):
                 self._kill(completion, "ALLOTTED_TIMEOUT")
             elif keypad.broken:
@@ -384,7 +387,6 @@ class Channel:
             rate = self._data.int("Channel-Read-Codec-Rate")
             paths = [self._prompt_path(name, rate) for name in audio.split(" ")]
             audio = paths[0] if len(paths) == 1 else "file_string://" + "!".join(paths)
-
         return self._run(lambda: self._keypad.play(audio))
 
     def _stop_playback(self, completion: Completion) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -175,6 +176,13 @@ def test_session_that_goes_on_on_another_node_begins_now() -> None:
     assert begun[0].session_ref == "session-1"
     assert begun[0].dialed_at is not None
     assert begun[0].dialed_at > 1000.0
+
+
+def test_talk_ends_with_the_session_however_long_b_rang() -> None:
+    began = time.monotonic()
+    call, _begun = session(["0820001234", "1000"], fails("NO_ANSWER"), talks(), max_session=60.0)
+    assert all(60.0 <= until - began < 65.0 for (until,) in call.did("until"))
+    assert len(call.did("until")) == 2
 
 
 def test_session_ends_with_its_time() -> None:

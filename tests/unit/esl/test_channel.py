@@ -68,7 +68,13 @@ Seen = list[tuple[str, float, str | None]]
 
 
 def bridge(
-    call: Channel, seen: Seen | None = None, *, timeout: float = 5, longest: float = 60, to: tuple[str, ...] = ("1000",)
+    call: Channel,
+    seen: Seen | None = None,
+    *,
+    timeout: float = 5,
+    longest: float = 60,
+    until: float | None = None,
+    to: tuple[str, ...] = ("1000",),
 ) -> Bridged:
     """Dial extensions. ``seen`` gets the progress of their legs."""
 
@@ -78,7 +84,7 @@ def bridge(
 
     several = len(to) > 1
     endpoints = [(f"user/{number}", number if several else None) for number in to]
-    return call.bridge({"esl_bleg": "ref-1"}, endpoints, timeout, longest, progress)
+    return call.bridge({"esl_bleg": "ref-1"}, endpoints, timeout, longest, progress, until=until)
 
 
 # Beginning --------------------------------------------------------------------------------------------
@@ -511,6 +517,17 @@ def test_bridge_longer_than_allowed_is_ended(call: Call) -> None:
     switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or answers()  # type: ignore[func-returns-value]
     switch.scripts["hupall"] = lambda _: ends("ALLOTTED_TIMEOUT", 0, answered=True) + bridge_over(bridging[0])
     assert bridge(made, longest=0.03).answered
+    assert "api hupall ALLOTTED_TIMEOUT esl_bleg ref-1" in switch.commands
+
+
+def test_bridge_ends_at_its_deadline_however_long_b_rang(call: Call) -> None:
+    made, switch = call
+    bridging: list[str] = []
+    switch.scripts["bridge"] = lambda uuid: bridging.append(uuid) or answers()  # type: ignore[func-returns-value]
+    switch.scripts["hupall"] = lambda _: ends("ALLOTTED_TIMEOUT", 0, answered=True) + bridge_over(bridging[0])
+    began = time.monotonic()
+    assert bridge(made, until=began + 0.1).answered
+    assert 0.1 <= time.monotonic() - began < 5
     assert "api hupall ALLOTTED_TIMEOUT esl_bleg ref-1" in switch.commands
 
 
