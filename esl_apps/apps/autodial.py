@@ -124,6 +124,7 @@ def _renewed(session: Session) -> Account:
             "unauthorized_call", causes.BEARER_NOT_AUTHORIZED, note="the account is not known any more"
         )
     session.account = account
+    session.note_owner()
     return account
 
 

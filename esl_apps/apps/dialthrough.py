@@ -71,9 +71,8 @@ def take(session: Session, card: Card) -> None:
         raise SessionRefused("unauthorized_call", note="the card's account is not known")
     session.card, session.account = card, account
     session.card_limits = cards.card_limits(account.id)
+    session.note_owner()
     attempt = session.attempt
-    attempt.account_id, attempt.integrator = account.id, account.integrator
-    attempt.card_id, attempt.user_id = card.id, card.user_id
     attempt.extension = session.caller or card.id
     if not attempt.placed:
         # A callback's language was chosen when it was placed.

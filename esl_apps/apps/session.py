@@ -227,6 +227,13 @@ class Session:
             self.policy = self.host.policy()
             self.rules = self.policy.rules
 
+    def note_owner(self) -> None:
+        """Have the attempt's record name the card and the account as they are now."""
+        if self.account is not None:
+            self.attempt.account_id, self.attempt.integrator = self.account.id, self.account.integrator
+        if self.card is not None:
+            self.attempt.card_id, self.attempt.user_id = self.card.id, self.card.user_id
+
     def hold_place(self, card: Card) -> None:
         """Count this call against the card's holder.
 
@@ -250,6 +257,7 @@ class Session:
         if card.holder != self._held or card.max_concurrent_calls_per_user == 0:
             self._name(number)
             self.hold_place(card)
+            self.call.set({"esl_user_id": self.user})
 
     def release(self) -> None:
         if self._held is not None:
@@ -403,6 +411,7 @@ class Session:
         """Use the current attempt for this number, or a new one if it has ended."""
         if self.attempt.ended:
             self._go_on()
+        self.note_owner()
         self.attempt.follows = False
         self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
         self.attempt.set(parties.second(number))

@@ -236,10 +236,10 @@ class CallStore:
     def _queue(self, ref: str, take: Take, essence: bytes | None, refused: bool) -> None:
         document = take()
         call, index = keys.call(ref), keys.calls(document.integrator or "")
-        if essence is not None:
-            self._writes.put(self._live, ref, ("HSET", self._live, ref, essence))
-        else:
-            self._writes.put(self._live, ref, ("HDEL", self._live, ref))
+        live = self._live
+        self._writes.put(live, ref, ("HDEL", live, ref) if essence is None else ("HSET", live, ref, essence))
+        if (listed := self._listed.get(ref, index)) != index:
+            self._writes.put(listed, ref, ("ZREM", listed, ref))
         if refused and self._is_one_too_many():
             self._listed.pop(ref, None)
             self._writes.put(_CALLS, ref, ("DEL", call))

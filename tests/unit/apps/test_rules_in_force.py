@@ -165,6 +165,30 @@ def test_session_without_a_change_dials_on(flow: Flow) -> None:
     assert reloaded.talked == 3
 
 
+@pytest.mark.parametrize("flow", [by_disa, by_dialthrough, by_callback])
+@pytest.mark.parametrize("closes", [False, True])
+def test_session_record_names_the_integrator_in_force(flow: Flow, *, closes: bool) -> None:
+    moved = replace(ACCOUNT, integrator="beta")
+    cards = CardTable(numbers={"27825556666": ENROLLED}, known=moved)
+    settings = replace(SETTINGS, session_records=frozenset(["", "beta"] if closes else []))
+    after = policy(cards=cards, settings=settings, **entrance(account=moved))
+    reloaded = Reloaded(policy(settings=settings), after)
+    flow(reloaded, reloaded.call(MOBILE, MOBILE))
+    first, second = [one.record.integrator for one in reloaded.begun if one.record is not None and one.number]
+    assert (first, second) == (None, "beta")
+
+
+@pytest.mark.parametrize("flow", [by_dialthrough, by_callback])
+def test_session_record_names_the_user_of_the_card_in_force(flow: Flow) -> None:
+    reloaded = Reloaded(policy(), policy(**enrolled(user_id="u2")))
+    call = reloaded.call(MOBILE, MOBILE)
+    flow(reloaded, call)
+    assert [one.user_id for one in reloaded.begun] == ["u1", "u2"]
+    assert [one.holder for one in reloaded.begun] == ["user:acme:u1", "user:acme:u2"]
+    assert call.did("set")[-1] == ({"esl_user_id": "u2"},)
+    assert [leg["esl_user_id"] for leg, *_ in call.did("bridge")] == ["u1", "u2"]
+
+
 @pytest.mark.parametrize(
     ("trust", "callee", "dials"),
     [
@@ -241,6 +265,16 @@ def test_autodial_after_a_change_dials_no_b(order: AutodialOrder, change: dict[s
     if order.b is not None or gone:
         assert made.attempt.record is not None
         assert made.attempt.record.end_reason == "rejected"
+
+
+@pytest.mark.parametrize("order", [ORDER, replace(ORDER, b=None, conference="weekly")])
+def test_autodial_record_names_the_integrator_in_force(order: AutodialOrder) -> None:
+    cards = CardTable(known=replace(ACCOUNT, integrator="beta"))
+    reloaded = Reloaded(policy(), policy(cards=cards), talked=1)
+    made = autodial.new_call(order, ACCOUNT)
+    made.answered(reloaded.call(), reloaded.before, reloaded.host)
+    assert made.attempt.record is not None
+    assert made.attempt.record.integrator == "beta"
 
 
 FIELDS = {"agent": "1000", "callee": MOBILE, "outbound_id": "0115550000"}

@@ -583,6 +583,14 @@ def test_call_is_listed_once_and_again_by_a_redis_that_was_lost(store: CallStore
     assert listed(store) == [one["call_ref"]]
 
 
+def test_call_of_another_integrator_leaves_the_list_of_the_first(store: CallStore) -> None:
+    one = save(store, call(integrator="beta"))
+    store.flush()
+    moved = save(store, {**one, "integrator": "acme"})
+    assert store.calls("acme", {}, 10, None) == ([moved], None)
+    assert store.calls("beta", {}, 10, None) == ([], None)
+
+
 def test_list_drops_calls_of_more_than_a_day_ago_once_a_minute(store: CallStore, monkeypatch: Any) -> None:
     old, older = (new_ref(time.time() - days * 86400) for days in (2, 3))
     now = time.time()
