@@ -45,6 +45,8 @@ class ClusterClient:
     meets the failure rebuild the same table while others read it. Here one rebuilds it and the others wait.
     """
 
+    fails_over = True
+
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
         self._timeout = timeout

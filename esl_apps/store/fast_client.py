@@ -30,6 +30,8 @@ def fast_client(url: str, timeout: float = TIMEOUT, *, foreign: bool = False) ->
 
 class FastClient:
     observe: Observe = staticmethod(ignore)
+    fails_over = False
+    """Whether it goes on with another server once its master is down."""
 
     def __init__(self, connections: Pool) -> None:
         self._connections = connections

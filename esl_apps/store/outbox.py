@@ -6,8 +6,9 @@ node; and it numbers the records of the list (``seq``). A call never waits: ``pu
 and returns. While Redis stays away, only the oldest records are in memory; the rest is read from the file when its
 turn comes.
 
-Pushed records stay in memory until Redis has them on disk or the client has taken them. If Redis comes back without
-them, or a replica that never had them becomes the master, they are pushed again. Their marks are the
+Pushed records stay in memory until Redis has them on disk or the client has taken them; for some minutes at least if
+Redis has replicas. If Redis comes back without them, or a replica that never had them becomes the master, they are
+pushed again. Their marks are the
 witnesses: Redis loses the latest writes, so if it has a record's mark it has those before, too. This needs no right to
 INFO, and shows what a run id doesn't: a Redis behind a proxy, FLUSHALL, a replica that was synced with an empty master.
 """
@@ -62,6 +63,9 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.05, 1.0
 LOOK_EVERY = 1.0
 #: Seconds after which Redis has certainly synced an append-only file (``everysec``).
 SYNCED = 3.0
+#: Seconds by which a replica that becomes the master may lag. Sentinel and a cluster choose none that was cut off for
+#: longer than ten of their time-outs, which are 30 and 15 s unless configured.
+LAG = 600.0
 #: Entries kept per list in case Redis loses them. Reached only if Redis never saves and no client takes any.
 KEPT = 10000
 #: Characters of the entries in memory: of those that wait, and of those that are kept per list. That many entries have
@@ -70,11 +74,14 @@ WINDOW_CHARACTERS, KEPT_CHARACTERS = 16 << 20, 48 << 20
 
 
 class _Kept(msgspec.Struct):
-    """An entry that was pushed, and when (``time.monotonic``)."""
+    """An entry that was pushed."""
 
     entry: Entry
     seq: int
     at: float
+    """When it was pushed first (``time.monotonic``): its mark may be as old."""
+    last_at: float
+    """When it was pushed last."""
     seen: bool = False
     """Whether Redis was found to have its mark."""
 
@@ -111,7 +118,7 @@ def _durable(client: Client) -> float:
 
     :raises StoreUnavailable: one is down.
     """
-    ages = []
+    asked, ages = time.monotonic(), []
     for master in client.masters():
         try:
             info = master.info("persistence")
@@ -119,10 +126,23 @@ def _durable(client: Client) -> float:
             return -math.inf
         if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
             ages.append(SYNCED)
+        elif info["rdb_last_bgsave_status"] != "ok":
+            # How long the last good save took isn't known any more.
+            return -math.inf
         else:
-            # The last dump is the newest copy on disk; its time is in whole seconds.
-            ages.append(master.time()[0] - info["rdb_last_save_time"] + 1)
-    return time.monotonic() - max(ages)
+            # The last dump is the newest copy on disk, as Redis was when the save began. The time is that of its end,
+            # in whole seconds.
+            took = max(0, info["rdb_last_bgsave_time_sec"])
+            ages.append(master.time()[0] - info["rdb_last_save_time"] + took + 1)
+    return asked - max(ages)
+
+
+def _has_replicas(client: Client) -> bool:
+    """:raises StoreUnavailable: Redis is down."""
+    try:
+        return any(master.info("replication").get("connected_slaves") for master in client.masters())
+    except Refused:
+        return False
 
 
 class Outbox:
@@ -157,6 +177,8 @@ class Outbox:
         self._idle = Flag()
         self._on_pushed = on_pushed or (lambda _entry: None)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._replicated = client.fails_over
+        """Whether a replica may become the master, which has what is on its own disk."""
         self._script = Script(client, self.script)
         self._kept: dict[str, _Measured[_Kept]] = {}
         """Pushed entries that Redis may still lose, by list, in the order of their ``seq``."""
@@ -299,7 +321,7 @@ class Outbox:
         for name, items in lists.items():
             seqs = self._push(name, items)
             now = time.monotonic()
-            pushed += [_Kept(item, seq, now) for item, seq in zip(items, seqs, strict=True)]
+            pushed += [_Kept(item, seq, now, now) for item, seq in zip(items, seqs, strict=True)]
         return pushed
 
     def _push(self, name: str, items: list[Entry]) -> list[int]:
@@ -339,7 +361,11 @@ class Outbox:
         :raises StoreUnavailable: Redis is down.
         """
         # Before the marks are read: what is on disk now had its mark then.
-        durable = max(_durable(self._client), time.monotonic() - TRUSTED)
+        durable, now = _durable(self._client), time.monotonic()
+        # One that isn't connected just now may become the master all the same.
+        self._replicated = self._replicated or _has_replicas(self._client)
+        if self._replicated:
+            durable = min(durable, now - LAG)
         for name, kept in list(self._kept.items()):
             if not kept:
                 continue
@@ -351,7 +377,7 @@ class Outbox:
                 # Said when something is pushed to it. The other lists may have lost entries, too.
                 log.debug("list_not_looked_at", extra={"list": name, "reason": str(error)})
                 continue
-            while kept and (kept[0].seq <= taken or kept[0].at < durable):
+            while kept and (kept[0].seq <= taken or kept[0].last_at < durable or kept[0].at < now - TRUSTED):
                 kept.popleft()
 
     def _taken(self, name: str, side: str) -> int:
@@ -383,7 +409,7 @@ class Outbox:
         for i in range(0, len(lacking), BATCH):
             batch = lacking[i : i + BATCH]
             for sent, again in zip(batch, self._send([sent.entry for sent in batch]), strict=True):
-                sent.seq, sent.seen = again.seq, False
+                sent.seq, sent.last_at, sent.seen = again.seq, again.last_at, False
         log.info("redis_changed", extra={"outbox": self.name, "list": name, "asked again": len(lacking)})
 
     def _sync(self) -> None:

@@ -48,6 +48,8 @@ class Translated:
     pipeline: Any
     connection_pool: Any
     observe: Observe = staticmethod(ignore)
+    fails_over = False
+    """As ``FastClient``'s."""
 
     def execute_command(self, *command: Any, **options: Any) -> Any:
         began = perf_counter()
@@ -94,7 +96,13 @@ class Translated:
 
 
 class RedisPyClient(Translated, redis.Redis):
-    """One server, or a Sentinel's master, by redis-py's own connections."""
+    """One server, by redis-py's own connections."""
+
+
+class _SentinelClient(RedisPyClient):
+    """A Sentinel's master."""
+
+    fails_over = True
 
 
 def single(url: str, timeout: float) -> RedisPyClient:
@@ -110,7 +118,7 @@ def sentinel(address: str, timeout: float) -> Any:
     """``address``: what follows ``redis+sentinel://``."""
     addresses, service, database, login = redis_url.sentinel(address)
     sentinels: Any = Sentinel(addresses, socket_timeout=timeout, socket_connect_timeout=timeout)  # type: ignore[no-untyped-call]
-    return sentinels.master_for(service, redis_class=RedisPyClient, db=database, **options_of(timeout), **login)
+    return sentinels.master_for(service, redis_class=_SentinelClient, db=database, **options_of(timeout), **login)
 
 
 def options_of(timeout: float) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import signal
 import socket
@@ -644,8 +645,87 @@ def test_entries_on_disk_or_taken_are_dropped_from_memory(
     assert not outbox._kept[LIST]
 
 
-def test_replica_made_master_gets_what_it_lacks(outboxes: Any, tmp_path: Path) -> None:
+def test_entry_pushed_during_a_save_is_kept_after_it(outboxes: Any, tmp_path: Path) -> None:
+    """The dump has what Redis had when the save began."""
+    server = RedisServer()
+    try:
+        server.client.mset({f"filler-{number}": "" for number in range(11)})
+        server.client.config_set("rdb-key-save-delay", 200_000)
+        outbox = outboxes(tmp_path, server.port)
+        server.client.bgsave()
+        outbox.push(item(1))
+        assert outbox.drain(5)
+        until(lambda: not server.client.info("persistence")["rdb_bgsave_in_progress"])
+        looked(outbox)
+        server.kill()
+        server.start()
+        assert server.client.exists("filler-1")
+        until(lambda: server.client.llen(LIST) == 1)
+    finally:
+        server.close()
+
+
+class Saved:
+    """A Redis without an append-only file that saved a second ago."""
+
+    def __init__(self, status: str) -> None:
+        self._status = status
+
+    def masters(self) -> list[Saved]:
+        return [self]
+
+    def time(self) -> tuple[int, int]:
+        return 1000, 0
+
+    def info(self, _section: str) -> dict[str, Any]:
+        saved = {"rdb_last_save_time": 999, "rdb_last_bgsave_time_sec": 30, "rdb_last_bgsave_status": self._status}
+        return {"aof_enabled": 0, **saved}
+
+
+@pytest.mark.parametrize(("status", "ago"), [("ok", 32), ("err", math.inf)])
+def test_dump_is_as_old_as_the_begin_of_its_save(status: str, ago: float) -> None:
+    assert time.monotonic() - outbox_module._durable(Saved(status)) == pytest.approx(ago, abs=1)
+
+
+def test_redis_that_lost_all_twice_gets_its_entries_again(
+    forgetful: RedisServer, outboxes: Any, tmp_path: Path
+) -> None:
+    """The second time before it has saved what it got again."""
+    outbox = outboxes(tmp_path, forgetful.port)
+    outbox.push(item(1))
+    assert outbox.drain(5)
+    sleep(2.1)
+    for _ in range(2):
+        forgetful.kill()
+        forgetful.start()
+        until(lambda: forgetful.client.llen(LIST) == 1)
+        looked(outbox)
+
+
+def test_redis_with_replicas_keeps_entries_for_those_that_lag(
+    mortal: RedisServer, outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "SYNCED", 0.0)
+    replica = RedisServer("--replicaof", "127.0.0.1", str(mortal.port))
+    try:
+        until(lambda: mortal.client.info("replication")["connected_slaves"])
+        outbox = outboxes(tmp_path, mortal.port, start=False)
+        outbox._keep(outbox._send([item(1)]))
+        looked(outbox)
+        replica.kill()
+        looked(outbox)
+        assert outbox._kept[LIST]
+        monkeypatch.setattr(outbox_module, "LAG", 0.0)
+        looked(outbox)
+        assert not outbox._kept[LIST]
+    finally:
+        replica.close()
+
+
+def test_replica_made_master_gets_what_it_lacks(outboxes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "SYNCED", 0.0)
     servers = SentinelServer()
+    servers.master.client.config_set("appendonly", "yes")
     try:
         outbox = Outbox("test", tmp_path, redis_client.connect(servers.url))
         outbox.start()
@@ -660,6 +740,7 @@ def test_replica_made_master_gets_what_it_lacks(outboxes: Any, tmp_path: Path) -
         for number in range(2, 5):
             outbox.push(item(number))
         assert outbox.drain(5)
+        looked(outbox)
         servers.master.kill()
         servers.replica.process.send_signal(signal.SIGCONT)
         servers.fail_over()
