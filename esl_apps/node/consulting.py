@@ -73,8 +73,6 @@ class Consulting:
         self._services = services
         self._transferring = transferring
         self._following = following
-        self._lonely: dict[str, float] = {}
-        """Calls without a flow whose parties may have lost each other, by ``call_ref``, and since when."""
         self._settling: set[str] = set()
         """Calls whose consultation is over, and which end or go on at this moment."""
         acting = services.acting
@@ -350,7 +348,7 @@ class Consulting:
 
     def _settle(self, live: Live, action: Action) -> None:
         old = live.attempt
-        self._lonely.pop(old.call_ref, None)
+        live.alone_since = None
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.note(CONSULTED, action.step)
         goes_on = action.leg if action.step == JOINED else leg_of(old, consults)
@@ -432,9 +430,11 @@ class Consulting:
         attempt, ref = live.attempt, live.attempt.call_ref
         asked = self._over_unheard(attempt) if attempt.consultation is not None else None
         if asked is None and (legs != 1 or attempt.consultation is not None or consultation(attempt) is not None):
-            self._lonely.pop(ref, None)
-        elif time.monotonic() - self._lonely.setdefault(ref, time.monotonic()) >= ALONE:
-            del self._lonely[ref]
+            live.alone_since = None
+        elif live.alone_since is None:
+            live.alone_since = time.monotonic()
+        elif time.monotonic() - live.alone_since >= ALONE:
+            live.alone_since = None
             if asked is None:
                 log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
                 self._services.calls.reap(live.switch, ref, "NORMAL_TEMPORARY_FAILURE")

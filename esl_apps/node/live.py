@@ -69,6 +69,8 @@ class Live(Struct, eq=False):
 
     seen_at: float | None = None
     """Until when it is known to have been up, after its socket was lost."""
+    alone_since: float | None = None
+    """Since when its parties may have lost each other (``time.monotonic``), if no flow runs it."""
     turn: Semaphore | None = None
     """Held while an action is done: one at a time."""
 
