@@ -186,21 +186,26 @@ class Transferring:
         def ring(line: Originator) -> bool:
             assert isinstance(line, SwitchLine)
             line.answered_uuid = leg
-            old.note(TRANSFER, f"to {new.attempt.call_ref}")
-            old.save()
-            # Another node finds the new call there, if this one dies in this moment.
-            services.store.flush()
-            done = True
+            done = False
             try:
+                old.note(TRANSFER, f"to {new.attempt.call_ref}")
+                old.save()
+                # Another node finds the new call there, if this one dies in this moment.
+                services.store.flush()
                 move()
+                done = True
             except (SwitchUnavailable, ReplyError) as error:
                 log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
-                done = False
-                _undo(old, new.attempt)
-                for charge in charges:
-                    charge.undo()
-                new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
-            moved.set(done)
+            except Exception:
+                # Raised on, it would have the legs hung up that the switch takes for the new call's already.
+                log.exception("transfer_failed", extra={"call_ref": old.call_ref})
+            finally:
+                if not done:
+                    _undo(old, new.attempt)
+                    for charge in charges:
+                        charge.undo()
+                    new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
+                moved.set(done)
             return done
 
         def run(call: Call, begin: Begin) -> None:

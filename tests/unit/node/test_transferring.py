@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 
 from esl_apps.core import talk
@@ -124,6 +125,19 @@ def test_transferring_a_leg_that_is_gone_changes_nothing(bench: Bench) -> None:
     # The attempt that was begun for it has no record.
     eventually(lambda: len(bench.services.calls.live) == 1)
     assert bench.records() == []
+
+
+def test_transferring_fault_refuses_and_frees_the_turn(bench: Bench) -> None:
+    """An adopted call's recording may be of any name."""
+    live = click_talk(bench, recording_url="not-one-of-ours.wav")
+    with gevent.Timeout(5):
+        assert refusal(bench, live)[:2] == (409, "state")
+    eventually(lambda: len(bench.services.calls.live) == 1)
+    # The switch may take its legs for the new call's.
+    assert not any(text.startswith("api hupall") for text in bench.switch.heard)
+    live.attempt.recording = talk.OFF
+    with gevent.Timeout(5):
+        transfer(bench, live)
 
 
 def test_transferring_a_leg_that_is_gone_counts_as_no_call(build: Build) -> None:
