@@ -87,6 +87,13 @@ class Undone(Exception):
         self.status, self.code, self.message, self.field, self.state = status, code, message, field, state
 
 
+class Unanswered(Undone):
+    """The call's node doesn't answer in time. It may do the action all the same."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "unavailable", "the call's node doesn't answer")
+
+
 class Outcome(Struct, omit_defaults=True):
     """An action's outcome, as it goes from one node to another."""
 

@@ -20,7 +20,7 @@ from gevent.lock import Semaphore
 from esl_apps.apps import second_party
 from esl_apps.apps.legs import recording_name, recording_path, recording_settings
 from esl_apps.core import actions, dialstring, node_clock, talk, terms
-from esl_apps.core.actions import Action, CallState, Outcome, Undone, not_now, outcome_of, result, state_of
+from esl_apps.core.actions import Action, CallState, Outcome, Unanswered, Undone, not_now, outcome_of, result, state_of
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.reference import new_ref
 from esl_apps.esl import wire
@@ -125,7 +125,8 @@ class Acting:
     def act(self, call: Mapping[str, Any], action: Action) -> CallState:
         """Do an action on a call, this node's or (by its snapshot) another's, and return the call's state after it.
 
-        :raises Undone: it can't be done now, or the call's node or switch doesn't answer.
+        :raises Undone: it can't be done now, or the call's switch doesn't answer.
+        :raises Unanswered: nor does its node.
         """
         ref = str(call["call_ref"])
         live = self._calls.live.get(ref)
@@ -145,7 +146,7 @@ class Acting:
             self._tell(health.switch, ref, action, question)
             outcome = answer.get(timeout=_TOLD)
         except gevent.Timeout:
-            raise _unavailable("the call's node doesn't answer") from None
+            raise Unanswered from None
         finally:
             del self._asked[question]
         assert outcome is not None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from esl_apps.apps import application, transfer
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.transfer import consultation
 from esl_apps.core import causes, node_clock, talk, terms
-from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Undone, not_now
+from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Unanswered, Undone, not_now
 from esl_apps.core.billing import note_parting
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
@@ -36,7 +37,7 @@ from esl_apps.esl.wire import Event
 from esl_apps.node import presence
 from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.consulting import Consulting
-from esl_apps.node.live import Live
+from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
 from esl_apps.node.transferring import Transferring, end, note_told, variable
 from esl_apps.process import background
@@ -56,6 +57,11 @@ _REFERRED_BY = "sip_h_X-FS-Refer-From"
 _UUID = re.compile(r"[0-9a-f-]{36}")
 #: Seconds after which to look for the dialog a second time.
 _ONCE_MORE = 0.05
+#: Seconds after which a node no longer joins a call with another one.
+_PATIENCE = 3.0
+#: Seconds for which that one's node looks whether it has if it doesn't answer: also the switch's answer may be late,
+#: and the connection to it break. And seconds between two looks.
+_LATE, _LOOK = 15.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +202,12 @@ class Attended:
             # A phone that holds ends the other party's leg with its own, also if that has left its bridge by then.
             live.switch.api(f"uuid_setvar {leg} hold_hangup_xfer_exten hangup:inline")
         old.transferred_to = new
-        joined = False
+        at = None
         try:
             asked = Action(JOIN, leg=stays, ref=other.phone, to=agent.dialled, next=new, session=old.session_ref)
-            services.acting.act(other.call, asked)
-            joined, at = True, node_clock.now()
+            at = self._ask(live, asked, other)
         finally:
-            if not joined:
+            if at is None:
                 self._undo(live)
         note_told(old, told)
         old.note(ATTENDED, f"to {new}")
@@ -219,6 +224,34 @@ class Attended:
         if has_phone(services.policy.settings, other.number):
             with suppress(SwitchUnavailable, ReplyError):
                 live.switch.api(f"uuid_setvar {other.party} confirm_blind_transfer true")
+
+    def _ask(self, live: Live, asked: Action, other: _Other) -> float:
+        """Have the other call's node join the two, and return when they were joined.
+
+        :raises Undone: nothing has changed.
+        """
+        store = self._services.store
+        try:
+            self._services.acting.act(other.call, asked)
+            return node_clock.now()
+        except Unanswered:
+            until = time.monotonic() + _LATE
+            while time.monotonic() < until:
+                call = None
+                with suppress(StoreUnavailable):
+                    call = store.call(other.call["call_ref"])
+                now = node_clock.now()
+                if call is not None and call["state"] == terms.ENDED:
+                    record = call.get("record") or {}
+                    if record.get("transferred_to") != asked.next:
+                        raise
+                    ago: float = node_clock.shown(now) - record["ended_at"]
+                    return now - max(0.0, ago)
+                # Its node may have died since.
+                if _are_joined(live, asked.leg, other.party, 0.0):
+                    return now
+                gevent.sleep(_LOOK)
+            raise
 
     def _end_hold(self, live: Live) -> None:
         """End the music of a party on hold before its leg leaves the bridge in which it plays: it may play on."""
@@ -256,7 +289,7 @@ class Attended:
         if consultation(old) is not None or old.session_ref != old.call_ref:
             # Its session has records already, and can't become part of another one.
             raise not_now(old, "the other call is a transfer, or a consultation")
-        leaves = customer(old)
+        leaves, began = customer(old), time.monotonic()
         self._transferring.wait_for_bridge(live, leaves)
         self._end_hold(live)
         told = self._transferring.look(live)
@@ -266,8 +299,15 @@ class Attended:
         old.transferred_to = action.next
         joined = False
         try:
+            if time.monotonic() - began > _PATIENCE:
+                raise not_now(old, "the switch takes too long")
             live.switch.api(f"uuid_bridge {action.leg} {leaves}")
             joined = True
+        except SwitchUnavailable:
+            # Only its answer may be missing.
+            joined = _are_joined(live, action.leg, leaves, AWAY)
+            if not joined:
+                raise
         finally:
             if not joined:
                 self._undo(live)
@@ -281,6 +321,22 @@ class Attended:
                 live.switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
         old.session_ref = action.session
         end(old, terms.AGENT, node_clock.now())
+
+
+def _are_joined(live: Live, leg: str, other: str, seconds: float) -> bool:
+    """Whether the switch has joined two legs, or does so within this time."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            if variable(live.switch, leg, "bridge_uuid") == other:
+                return True
+        except SwitchUnavailable:
+            pass
+        except ReplyError:
+            return False
+        if time.monotonic() >= until:
+            return False
+        gevent.sleep(_LOOK)
 
 
 def _unmute(live: Live) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.node import attended
+from esl_apps.node import acting, attended
 from esl_apps.node.acting import ACTION, OUTCOME, WATCHED
 from esl_apps.node.live import Live
 from tests.support.bench import Bench, Build, click_talk, pass_on
@@ -252,7 +252,8 @@ def test_attended_twice_joins_once(bench: Bench) -> None:
     assert not second.attempt.ended
 
 
-def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
+def two_nodes(build: Build) -> tuple[Bench, Bench, Live, Live]:
+    """Two nodes, each with one of the phone's calls."""
     here = build().connect()
     there = build(name="app2", known=here.switches).connect()
     first, mine = two_talks(here)
@@ -260,6 +261,11 @@ def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
     second = click_talk(there, aleg_uuid=MINE, bleg_uuid=TARGET)
     there.flush()
     says(here, MINE, esl_call_ref=second.attempt.call_ref)
+    return here, there, first, second
+
+
+def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
+    here, there, first, second = two_nodes(build)
     refer(here, first)
     pass_on(here.switch, ACTION)
     pass_on(here.switch, OUTCOME)
@@ -268,6 +274,80 @@ def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
     assert second.attempt.transferred_to == new
     assert new in here.live
     assert new not in there.live
+
+
+def test_attended_late_answer_still_joins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "_TOLD", 0.1)
+    here, there, first, second = two_nodes(build)
+    refer(here, first)
+    eventually(lambda: any(f"Event-Subclass: {ACTION}" in text for text in here.switch.heard))
+    gevent.sleep(0.2)
+    assert not first.attempt.ended
+    pass_on(here.switch, ACTION)
+    eventually(lambda: second.attempt.ended)
+    there.flush()
+    eventually(lambda: first.attempt.ended)
+    new = first.attempt.transferred_to or ""
+    assert second.attempt.transferred_to == new
+    joined = here.live[new].attempt
+    assert (joined.aleg_uuid, joined.bleg_uuid, joined.state) == (CUSTOMER, TARGET, terms.BRIDGED)
+    here.flush()
+    known = here.services.store.call(new)
+    assert known is not None
+    assert known["state"] == terms.BRIDGED
+    # Talked until the switch joined the two, not until that was known.
+    assert first.attempt.record is not None
+    assert second.attempt.record is not None
+    assert first.attempt.record.ended_at == pytest.approx(second.attempt.record.ended_at, abs=0.01)
+
+
+def test_attended_node_that_dies_after_the_bridge_has_joined(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record says so; the switch does."""
+    monkeypatch.setattr(acting, "_TOLD", 0.1)
+    here, there, first, _second = two_nodes(build)
+    refer(here, first)
+    eventually(lambda: any(f"Event-Subclass: {ACTION}" in text for text in here.switch.heard))
+    there.die()
+    says(here, CUSTOMER, bridge_uuid=TARGET)
+    eventually(lambda: first.attempt.ended)
+    assert first.attempt.transferred_to in here.live
+
+
+def test_attended_without_an_answer_goes_on(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "_TOLD", 0.1)
+    monkeypatch.setattr(attended, "_LATE", 0.2)
+    here, _there, first, second = two_nodes(build)
+    refer(here, first)
+    assert refusal(first) == "the call's node doesn't answer"
+    # Too late now, so its node doesn't join them either.
+    monkeypatch.setattr(attended, "_PATIENCE", -1.0)
+    pass_on(here.switch, ACTION)
+    eventually(lambda: any(f"Event-Subclass: {OUTCOME}" in text for text in here.switch.heard))
+    assert not second.attempt.ended
+    assert second.attempt.transferred_to is None
+    assert not told(here, "uuid_bridge")
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_attended_bridge_whose_reply_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch, done: bool) -> None:
+    monkeypatch.setattr(attended, "AWAY", 2.0)
+    first, second = two_talks(bench)
+
+    def breaks(peer: Peer, _command: str) -> bytes:
+        if done:
+            says(bench, CUSTOMER, bridge_uuid=TARGET)
+        peer.close()
+        return b""
+
+    bench.switch.answers["api uuid_bridge"] = breaks
+    refer(bench, first)
+    if done:
+        eventually(lambda: first.attempt.ended and second.attempt.ended)
+        assert first.attempt.transferred_to == second.attempt.transferred_to
+        assert first.attempt.transferred_to in bench.live
+    else:
+        assert refusal(first)
+        assert not second.attempt.ended
 
 
 @pytest.mark.parametrize("header", ["<sip:x@127.0.0.1?", "<sip:", "<sip:x@127.0.0.1?\x01>", "sip:x@127.0.0.1", ""])
