@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from getpass import getpass
+from urllib.parse import quote
 
 import phonenumbers
 
@@ -91,6 +92,8 @@ def _password(text: str) -> str:
 
 def _address(text: str) -> str:
     split_address(text)
+    if not re.fullmatch(r"[A-Za-z0-9._:[\]-]+", text):
+        raise ValueError("expected host:port, the host a name or an address")
     return text
 
 
@@ -115,9 +118,12 @@ def _gateway(text: str) -> str:
 def _named(text: str) -> str:
     if not _NAME.fullmatch(text) or not text[0].isalpha():
         raise ValueError("expected a name of letters, digits and ._- that begins with a letter")
+    if text.lower() == "admin":
+        raise ValueError("admin is the operator, whose token is another: expected the client's name")
     return text
 
 
 def _redis(text: str) -> str:
+    """Return the URL with quotes, ``$`` and the like as %XX, which sh, systemd and a configuration read alike."""
     redis_url.check(text)
-    return text
+    return quote(text, safe="%:/@?&=+,[]")

@@ -58,7 +58,7 @@ def _config(answers: Answers, spool: str) -> str:
 # takes a restart.
 
 node:
-  name: {_host()}                     # unique among the nodes that share a Redis
+  name: "{_host()}"                   # unique among the nodes that share a Redis
 
 redis:
   url: {_redis_url(answers)}
@@ -82,7 +82,7 @@ spool:
   dir: {json.dumps(spool)}
 
 integrators:
-  - name: {answers.integrator}
+  - name: "{answers.integrator}"
     listen: 127.0.0.1:8300
     token: "${{{variable_of(answers.integrator)}}}"
 """
@@ -93,21 +93,25 @@ def _host() -> str:
 
 
 def _redis_url(answers: Answers) -> str:
-    """A URL with a password is a secret."""
-    return '"${REDIS_URL}"' if "@" in answers.redis else json.dumps(answers.redis)
+    return '"${REDIS_URL}"' if _is_secret(answers.redis) else json.dumps(answers.redis)
+
+
+def _is_secret(url: str) -> bool:
+    return "@" in url or "password=" in url
 
 
 def _secrets(answers: Answers) -> str:
     password = answers.password
     if password in ("", STOCK_PASSWORD):
         password = secrets.token_hex(24)
+    # sh reads the file, too. No value has a single quote in it.
     return f"""\
 # The secrets of {CONFIG}. Keep a copy of PIN_KEY: if it is lost, all PINs are lost.
 PIN_KEY={secrets.token_hex(24)}
-FS_PASSWORD={password}
+FS_PASSWORD={shlex.quote(password)}
 ADMIN_TOKEN={secrets.token_hex(24)}
 {variable_of(answers.integrator)}={secrets.token_hex(24)}
-""" + (f"REDIS_URL={answers.redis}\n" if "@" in answers.redis else "")
+""" + (f"REDIS_URL={shlex.quote(answers.redis)}\n" if _is_secret(answers.redis) else "")
 
 
 def _event_socket(answers: Answers, password: str) -> str:

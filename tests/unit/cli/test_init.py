@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from esl_apps.cli.init import this_machine
 from esl_apps.cli.init.answers import Answers
 from esl_apps.cli.init.templates import make, variable_of
 from esl_apps.cli.init.this_machine import Machine
-from esl_apps.config import load, parse
+from esl_apps.config import load, parse, redis_url
 from esl_apps.config.env_file import variables
 from tests.support import ROOT
 from tests.support.ports import free_port
@@ -89,7 +90,10 @@ def test_init_dry_run_shows_all_and_writes_nothing(run: Run, tmp_path: Path) -> 
         ("--gateway", "a b"),
         ("--integrator", "../acme"),
         ("--integrator", "1a"),
+        ("--integrator", "admin"),
+        ("--integrator", "Admin"),
         ("--switch", "127.0.0.1"),
+        ("--switch", "$(id):8021"),
         ("--switch-password", 'a"b'),
         ("--switch-password", "a$b"),
         ("--redis", "http://127.0.0.1"),
@@ -173,11 +177,36 @@ def test_templates_replace_the_stock_password() -> None:
     assert f'name="password" value="{password}"' in made["freeswitch/event_socket.conf.xml"]
 
 
-def test_templates_keep_a_redis_password_out_of_the_file() -> None:
-    url = "redis://node:s3cret@10.0.0.1:6379/0"
-    made = make(Answers(*(*list(vars(ANSWERS).values())[:-1], url)), Machine(), Path("/etc/esl_apps"))
+@pytest.mark.parametrize("url", ["redis://node:s3cret@10.0.0.1:6379/0", "redis://10.0.0.1/0?password=s3cret"])
+def test_templates_keep_a_redis_password_out_of_the_file(url: str) -> None:
+    made = make(replace(ANSWERS, redis=url), Machine(), Path("/etc/esl_apps"))
     assert "s3cret" not in made["esl_apps.yml"]
     assert parse(made["esl_apps.yml"], variables(made["esl_apps.env"])).redis.url == url
+
+
+@pytest.mark.parametrize(("host", "integrator"), [("0123", "null"), ("1e5", "yes")])
+def test_templates_names_are_texts(monkeypatch: pytest.MonkeyPatch, host: str, integrator: str) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    made = make(replace(ANSWERS, integrator=integrator), Machine(), Path("/etc/esl_apps"))
+    config = parse(made["esl_apps.yml"], variables(made["esl_apps.env"]))
+    assert (config.node.name, config.integrators[0].name) == (host, integrator)
+
+
+@pytest.mark.parametrize("password", ["s3$cret", "a&b", "a;exit$IFS;", "a'b", 'a"b', "a`id`b", "a\\b", "~"])
+def test_init_secrets_are_the_same_for_sh(run: Run, tmp_path: Path, password: str) -> None:
+    folder = tmp_path / "new"
+    url = f"redis://node:{password}@127.0.0.1:6379/0?client_name=x&protocol=3"
+    given = ["--redis", url, "--switch-password", "~root:~"]
+    assert run("init", str(folder), *GIVEN, *given).status == 0
+    found = variables((folder / "esl_apps.env").read_text())
+    read = subprocess.run(
+        ["sh", "-euc", "set -a; . ./esl_apps.env; env -0"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    assert {f"{name}={value}" for name, value in found.items()} <= set(read)
+    assert found["FS_PASSWORD"] == "~root:~"
+    assert "\\" not in (folder / "esl_apps.env").read_text()
+    server = redis_url.server(load(str(folder / "esl_apps.yml")).redis.url)
+    assert (server.password, sorted(server.options)) == (password, ["client_name", "protocol"])
 
 
 @pytest.mark.parametrize(
