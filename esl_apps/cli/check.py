@@ -216,8 +216,8 @@ def _transfers(config: Config, switch: Switch) -> Iterator[Result]:
     what = f"transfer keys on {switch.name}"
     try:
         there = transfer_profiles.has_context(switch.api(transfer_profiles.CONTEXT))
-        gateways = transfer_profiles.gateways_of(config.dial.external)
-        unsafe = transfer_profiles.open_profiles(switch.api(browser_profiles.COMMAND), gateways)
+        trunks = transfer_profiles.trunks_of([*config.dial.external, config.dial.emergency or ""])
+        unsafe = transfer_profiles.open_profiles(switch.api(browser_profiles.COMMAND), trunks)
     except (ReplyError, ElementTree.ParseError) as error:
         # The sandbox has no XML.
         yield _untold(what, error)

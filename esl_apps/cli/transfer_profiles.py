@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from esl_apps.apps.legs import REFER
@@ -20,25 +21,40 @@ from esl_apps.apps.legs import REFER
 CONTEXT = f"xml_locate dialplan context name {REFER}"
 _TRUE = frozenset({"yes", "on", "true", "t", "enabled", "active", "allow", "1"})
 
+#: ``sofia/gateway/GATEWAY/…``, ``sofia/gateway/PROFILE::GATEWAY/…`` or ``sofia/PROFILE/…@HOST``.
+_TRUNK = re.compile(r"sofia/(?:gateway/(?:([^/]+)::)?([^/]+)|([^/]+))/", re.IGNORECASE)
+
+
+class Trunk(NamedTuple):
+    profile: str | None
+    """None for that of the gateway, whichever it is."""
+    gateway: str | None
+    """None for calls to an address."""
+
 
 def has_context(xml: str) -> bool:
     """Return whether this is the context, and leads to a node."""
     return f'name="{REFER}"' in xml and "/transfer/refer" in xml
 
 
-def open_profiles(xml: str, gateways: Iterable[str]) -> list[str]:
-    """Return the profiles of these gateways whose far ends may transfer. ``xml``: the configuration of mod_sofia.
+def open_profiles(xml: str, trunks: Iterable[Trunk]) -> list[str]:
+    """Return the profiles of these trunks whose far ends may transfer. ``xml``: the configuration of mod_sofia.
 
     :raises ElementTree.ParseError: it isn't XML.
     """
     # It comes from the operator's own switch.
-    root, wanted = ElementTree.fromstring(xml.strip()), set(gateways)  # noqa: S314
+    root, trunks = ElementTree.fromstring(xml.strip()), list(trunks)  # noqa: S314
     return [
         profile.get("name", "")
         for profile in root.iter("profile")
-        if wanted & {gateway.get("name") for gateway in profile.iterfind("gateways/gateway")}
-        and not _is_set(profile, "disable-transfer")
+        if any(_has(profile, trunk) for trunk in trunks) and not _is_set(profile, "disable-transfer")
     ]
+
+
+def _has(profile: ElementTree.Element, trunk: Trunk) -> bool:
+    names = {profile.get("name"), *(alias.get("name") for alias in profile.iterfind("aliases/alias"))}
+    gateways = {gateway.get("name") for gateway in profile.iterfind("gateways/gateway")}
+    return trunk.profile in (None, *names) and trunk.gateway in (None, *gateways)
 
 
 def profiles_for_anyone(xml: str) -> list[str]:
@@ -63,7 +79,7 @@ def _values(profile: ElementTree.Element, name: str) -> list[str]:
     return [param.get("value") or "" for param in params if param.get("name") == name]
 
 
-def gateways_of(dial_strings: Iterable[str]) -> set[str]:
-    """Return the gateways that dial strings name."""
-    matches = (re.match(r"sofia/gateway/([^/]+)/", text) for text in dial_strings)
-    return {match[1] for match in matches if match}
+def trunks_of(dial_strings: Iterable[str]) -> list[Trunk]:
+    """Return the trunks that dial strings name."""
+    matches = (_TRUNK.match(text) for text in dial_strings)
+    return [Trunk(match[1] or match[3], match[2]) for match in matches if match]

@@ -250,6 +250,12 @@ def test_check_tells_whether_phones_can_transfer(
     assert told in line
 
 
+def test_check_warns_of_the_trunk_of_emergency_calls(run: Run, good: Settings, switch: FakeSwitch) -> None:
+    good["dial"] = {"external": [], "emergency": "sofia/external/{number}@trunk.example"}
+    switch.answers["api xml_locate configuration"] = api_response(sofia(name="external"))
+    assert any("profile external: a far end" in line for line in keys(run("check", "-c", good.written()), "WARN"))
+
+
 @pytest.mark.parametrize("value", ["", "false", "no", "0"])
 def test_check_warns_of_a_trunk_that_may_transfer(run: Run, good: Settings, switch: FakeSwitch, value: str) -> None:
     switch.answers["api xml_locate configuration"] = api_response(sofia(("disable-transfer", value), name="external"))
