@@ -160,7 +160,7 @@ class WebhookQueue:
         runs = [
             self._hold.on(
                 [keys.webhook_lease(queue), keys.webhook_state(queue), keys.seq(queue), queue],
-                [self._boot, int(LEASE * 1000), self._predecessor],
+                [self._boot, int(LEASE * 1000), self._predecessor, FORGET],
             )
             for queue in queues
         ]
@@ -186,7 +186,7 @@ class WebhookQueue:
 
     def _mark(self, queue: str, done: str, last: Waiting, aside: int, status: int) -> bool:
         names = [queue, keys.webhook_state(queue), keys.seq(queue)]
-        args = [self._clock(), done, last.id, last.seq, aside, status, KEEP * 1000, KEPT, FORGET]
+        args = [self._clock(), done, last.id, last.seq, aside, status, KEEP * 1000, KEPT]
         return bool(self._done(names, args))
 
     def failed(self, queue: str, status: int | None, error: str, *, off: str = "", pause: float = 0.0) -> float | None:

@@ -2,7 +2,7 @@
 -- another process may have delivered meanwhile, or an operator may have asked for a replay.
 -- KEYS: the stream, the state, the stream's counter.
 -- ARGV: as `now` has it; the id expected; the new id and its seq; how many are set aside; the status of the last answer;
--- milliseconds to keep entries; how many delivered ones to keep at most; seconds to keep an unused stream.
+-- milliseconds to keep entries; how many delivered ones to keep at most.
 -- Returns whether they were marked.
 -- include: now
 
@@ -25,5 +25,4 @@ if ms_of(redis.call('HGET', KEYS[2], 'last_aside') or '0') < oldest then
   local waiting = (tonumber(redis.call('GET', KEYS[3])) or 0) - ARGV[4]
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', string.format('%.0f', math.max(0, waiting) + ARGV[8]))
 end
-for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
 return 1

@@ -164,10 +164,23 @@ def test_entries_that_were_set_aside_are_kept(
     assert queue.describe([QUEUE])[0]["aside"] == "500"
 
 
-def test_stream_without_use_is_forgotten(store: RedisServer, queue: WebhookQueue, clock: Clock) -> None:
+@pytest.mark.parametrize("delivered", [True, False])
+def test_webhook_is_forgotten_some_time_after_its_last_hold(
+    store: RedisServer, queue: WebhookQueue, clock: Clock, delivered: bool
+) -> None:
+    """Also one that never delivered; and one that delivers nothing for as long keeps what waits."""
+    all_keys = (QUEUE, STATE, keys.seq(QUEUE))
     push(store, clock.now)
-    assert deliver(queue, 1)
-    assert all(store.client.ttl(key) > 50 * 86400 for key in (QUEUE, STATE, keys.seq(QUEUE)))
+    queue.hold([QUEUE])
+    if delivered:
+        assert deliver(queue, 1)
+    else:
+        queue.failed(QUEUE, 500, "status 500", pause=1)
+    for _ in range(2):
+        queue.hold([QUEUE])
+        assert all(store.client.ttl(key) > 59 * 86400 for key in all_keys)
+        for key in all_keys:
+            store.client.expire(key, 10)
 
 
 # Replay ---------------------------------------------------------------------------------------------------
