@@ -23,6 +23,7 @@ from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.display_name import PATTERN
+from esl_apps.core.limits import Level
 from esl_apps.core.number_text import NotDialable, presented
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
@@ -75,8 +76,18 @@ class AutodialCall:
         order = self.order
         if order.a.is_emergency or (order.a.is_extension and order.b is not None):
             return []
-        levels = [policy.rules.system, account_level(self.account)]
-        return [Charge(self.attempt.call_ref, levels, order.a, aleg=True)]
+        return [Charge(self.attempt.call_ref, self._levels(policy), order.a, aleg=True)]
+
+    def later_charges(self, policy: AppPolicy) -> list[Charge]:
+        """B's charge, which begins once A has answered. It is asked before A is rung: A's leg may cost money."""
+        b = self.order.b
+        if b is None or b.is_emergency:
+            return []
+        owner = not self.charges(policy)
+        return [Charge(self.attempt.call_ref, self._levels(policy), b, owner=owner, whole=False)]
+
+    def _levels(self, policy: AppPolicy) -> list[Level]:
+        return [policy.rules.system, account_level(self.account)]
 
     def aleg(self, policy: AppPolicy, application: str) -> Aleg:
         """How A is rung: it is shown the account's number."""

@@ -47,7 +47,8 @@ def check_autodial(port: CrossbarPort, account: Account, data: dict[str, Any]) -
     # If the order can't be read, check the limits for a call without a number: they may be reached all the same.
     charges = [Charge("", [policy.rules.system, account_level(account)], None, aleg=True)]
     try:
-        charges = new_call(read_order(policy, account, data), account).charges(policy)
+        call = new_call(read_order(policy, account, data), account)
+        charges = [*call.charges(policy), *call.later_charges(policy)]
     except Refused as refused:
         faults = refused.faults
     return dry_run.report(port.services, _FIELDS, faults, charges)

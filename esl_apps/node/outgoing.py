@@ -70,10 +70,11 @@ class Outgoing:
         self._check_room(attempt)
         path = application(attempt.app).path
         to_pay = placed.charges(policy) if charges is None else ()
+        later = placed.later_charges(policy) if isinstance(placed, AutodialCall) else ()
         attempt.pay(*(charges or ()))
 
         def ring(line: Originator) -> bool:
-            if charges is None and not line.is_lost() and not self._pay(attempt, to_pay):
+            if charges is None and not line.is_lost() and not self._pay(attempt, to_pay, later):
                 return False
             return ring_aleg(line, attempt, placed.aleg(policy, self._application(path)))
 
@@ -119,7 +120,8 @@ class Outgoing:
         switch = self._switch()
         autodial_call = autodial.new_call(order, account)
         # Checked now for the client's answer, and paid when A is rung: the delay may be an hour.
-        refusal = services.usage.check(*autodial_call.charges(services.policy))
+        policy = services.policy
+        refusal = services.usage.check(*autodial_call.charges(policy), *autodial_call.later_charges(policy))
         if refusal is not None:
             raise Spent(refusal)
         if order.delay:
@@ -173,10 +175,11 @@ class Outgoing:
         """Where an answered leg goes: to this node or, if it died meanwhile, to another (hazard 9)."""
         return f"socket({targets(self._services, path)})"
 
-    def _pay(self, attempt: Attempt, charges: Sequence[Charge]) -> bool:
-        """Begin to pay for a first leg. False: it may not be rung, and the attempt is ended."""
+    def _pay(self, attempt: Attempt, charges: Sequence[Charge], later: Sequence[Charge]) -> bool:
+        """Begin to pay for a first leg. False: it may not be rung, and the attempt is ended. ``later``: the charges of
+        legs that it is rung for, which are only checked."""
         try:
-            refusal = self._services.usage.begin(*charges)
+            refusal = self._services.usage.check(*later) or self._services.usage.begin(*charges)
         except StoreUnavailable as error:
             attempt.note("unavailable", str(error))
             attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, node_clock.now())

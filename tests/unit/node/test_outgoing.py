@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -25,6 +26,7 @@ from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
 from tests.support.peer import UUID, eventually
 
+ABROAD = "0012125550123"
 ONE_A_DAY = {"limits": {"calls_per_day": 1}}
 
 
@@ -36,9 +38,9 @@ def click(bench: Bench, ref: str = "", agent: str = "1000") -> Attempt:
     return bench.outgoing.click2dial(order_of(bench, agent), bench.services.policy.clients["acme"], ref)
 
 
-def autodial_order(bench: Bench, delay: float = 0.0, a: str = CALLEE) -> AutodialOrder:
+def autodial_order(bench: Bench, delay: float = 0.0, a: str = CALLEE, b: str = "1000") -> AutodialOrder:
     plan = bench.services.policy.settings.plan
-    return AutodialOrder(plan.read(a), plan.read("1000"), None, delay, False, None)
+    return AutodialOrder(plan.read(a), plan.read(b), None, delay, False, None)
 
 
 def account_of(bench: Bench) -> Account:
@@ -223,6 +225,22 @@ def test_outgoing_autodial_is_paid_when_it_is_rung(build: Build) -> None:
     with pytest.raises(Spent):
         autodial(bench)
     assert len(bench.originates()) == 1
+
+
+@pytest.mark.parametrize(("a", "scope"), [("1000", "account:acme"), (CALLEE, "account:acme/country:US")])
+def test_outgoing_autodial_asks_for_b_before_a_is_rung(build: Build, a: str, scope: str) -> None:
+    bench = build(accounts={"acme": {"token": "acme-cards-token"}}).connect()
+    breakers = bench.services.breakers
+    breakers.refresh()
+    order = autodial_order(bench, a=a, b=ABROAD)
+    delayed = bench.outgoing.autodial(account_of(bench), replace(order, delay=0.01))
+    breakers.trip(scope, "by hand", by="operator")
+    with pytest.raises(Spent):
+        bench.outgoing.autodial(account_of(bench), order)
+    due_now(bench)
+    record = bench.record()
+    assert (record["call_ref"], record["end_reason"], record["end_code"]) == (delayed.call_ref, "rejected", 21)
+    assert bench.originates() == []
 
 
 def due_now(bench: Bench) -> None:
