@@ -6,6 +6,7 @@ methods are called and answer as redis-py's, which serves the other kinds of Red
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -171,10 +172,13 @@ def _pairs(answer: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
+_NUMBER = re.compile(r"-?[0-9]+")
+
+
 def _info(answer: bytes) -> dict[str, Any]:
     """The lines ``name:value``; whole numbers as such."""
     lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines() if not line.startswith("#"))
-    return {name: int(value) if value.isascii() and value.isdecimal() else value for name, _, value in lines if name}
+    return {name: int(value) if _NUMBER.fullmatch(value) else value for name, _, value in lines if name}
 
 
 #: How to read the answers of some commands.

@@ -124,6 +124,8 @@ ASKED: list[Callable[[Any], object]] = [
     lambda client: [client.brpop(["l2", "none"], timeout=0.01), client.zrange("none", 0, 0, withscores=True)],
     lambda client: [client.info("server")[name] for name in ("tcp_port", "uptime_in_days")],
     lambda client: [client.info("memory")["maxmemory_policy"], client.info("persistence")["aof_enabled"]],
+    # -1 until the first dump.
+    lambda client: client.info("persistence")["rdb_last_bgsave_time_sec"],
     lambda client: client.send_all([("HGETALL", "none")]) if hasattr(client, "send_all") else [{}],
 ]
 
