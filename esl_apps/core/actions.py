@@ -79,6 +79,10 @@ class CallState(Struct, frozen=True):
     ) = UNSET
 
 
+#: The code of an :class:`Undone` whose action may have been done: the switch, or the call's node, doesn't say.
+UNKNOWN = "unknown"
+
+
 class Undone(Exception):
     """The action was not done: ``status`` is HTTP's, ``state`` the call's if that is the reason."""
 
@@ -91,7 +95,7 @@ class Unanswered(Undone):
     """The call's node doesn't answer in time. It may do the action all the same."""
 
     def __init__(self) -> None:
-        super().__init__(503, "unavailable", "the call's node doesn't answer")
+        super().__init__(503, UNKNOWN, "the call's node doesn't answer")
 
 
 class Outcome(Struct, omit_defaults=True):

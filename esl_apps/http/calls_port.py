@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
-from esl_apps.core import reference, terms
+from esl_apps.core import actions, reference, terms
 from esl_apps.core.actions import Action, CallState, Undone
 from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.charges import Charge
@@ -36,6 +36,8 @@ from esl_apps.store.idempotency import same_body
 
 #: Seconds in which another node's new call may not be in Redis yet, and how often to look for it meanwhile.
 _YOUNG, _YOUNG_TRIES = 0.5, 10
+#: Seconds within which a request with an idempotency key has placed its call, or has been refused.
+_LONGEST = 60.0
 
 
 class CallsPort:
@@ -151,7 +153,11 @@ class CallsPort:
         """
         store, membership = self.services.idempotency, self.services.membership
         began = time.monotonic()
-        dial_claim = DialClaim(lambda: membership.held_since(began), lambda: store.holds(self.name, key, ref))
+
+        def sure() -> bool:
+            return time.monotonic() < began + _LONGEST / 2 and membership.held_since(began)
+
+        dial_claim = DialClaim(sure, lambda: store.holds(self.name, key, ref))
         claim = store.claim(self.name, key, raw, ref)
         if claim is None:
             return self._place_claimed(key, raw, fields, ref, dial_claim)
@@ -160,8 +166,10 @@ class CallsPort:
         call = self.find(claim.call_ref)
         if call is not None:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
-        # Its process was killed between the claim and the call, so the first request will never get an answer.
-        if membership.is_dead(claim.boot) and store.reclaim(self.name, key, claim, ref):
+        # The first request will never get an answer if its process was killed between the claim and the call. If Redis
+        # failed then, the request was refused, and its claim is still there.
+        over = membership.is_dead(claim.boot) or (membership.is_current and store.age(self.name, key) > _LONGEST)
+        if over and store.reclaim(self.name, key, claim, ref):
             return self._place_claimed(key, raw, fields, ref, dial_claim)
         raise problem(409, "in_progress", "the first request with this key is still running", idempotency.KEY)
 
@@ -181,14 +189,17 @@ class CallsPort:
         """Do an action once per idempotency key; a repeated request gets the call's state. Return that, and whether the
         request is a repeated one.
 
-        ``key``: as ``key_of``. :raises Problem: 409. :raises Undone: it can't be done now; the key may be used again.
+        ``key``: as ``key_of``. :raises Problem: 409. :raises Undone: it can't be done now; the key may be used again,
+            unless digits may have been sent.
         """
         claim = self.services.idempotency.claim(self.name, key, request, call["call_ref"])
         if claim is None:
             try:
                 return self.act(call, action), False
-            except Exception:
-                self.services.idempotency.release(self.name, key, request, call["call_ref"])
+            except Exception as error:
+                # Other actions change nothing if they are done twice.
+                if action.name != actions.DIGITS or (isinstance(error, Undone) and error.code != actions.UNKNOWN):
+                    self.services.idempotency.release(self.name, key, request, call["call_ref"])
                 raise
         if not same_body(claim, request):
             raise problem(409, "key_reused", "this key came with another request before", idempotency.KEY)

@@ -206,12 +206,14 @@ class Acting:
                 raise not_now(attempt, "the two parties are not connected")
             if attempt.consultation is not None and action.name not in self._consulting:
                 raise not_now(attempt, "one party asks another: complete or cancel the transfer first")
+            if not live.switch.connected:
+                raise _unavailable("the call's node isn't connected to its switch")
             try:
                 if action.name in _AFTER_NOTICE and not action.leg:
                     self._wait_for_notice(live, _LOOK if action.name == actions.RECORD else _OTHER_LEG)
                 do(live, action)
             except SwitchUnavailable as error:
-                raise _unavailable(str(error)) from None
+                raise Undone(503, actions.UNKNOWN, str(error)) from None
             except ReplyError as error:
                 # The switch doesn't know the leg: it ends at this moment.
                 log.info("action_refused", extra={"call_ref": attempt.call_ref, "reason": str(error)})

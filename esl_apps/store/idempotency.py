@@ -10,6 +10,7 @@ import msgspec
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import IDEMPOTENCY_CLAIM
 from esl_apps.store import documents, keys
+from esl_apps.store.errors import NoAnswer, Unsent
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
 
@@ -42,11 +43,18 @@ class IdempotencyKeys:
         :raises StoreUnavailable: Redis is down: dialling might place a second call.
         """
         claim = Claim(_digest(body), call_ref, self._boot)
-        raw = self._take([_name(integrator, key)], [documents.encode(IDEMPOTENCY_CLAIM, claim), KEEP])
+        try:
+            raw = self._take([_name(integrator, key)], [documents.encode(IDEMPOTENCY_CLAIM, claim), KEEP])
+        except Unsent:
+            raise
+        except NoAnswer:
+            # Redis may have taken the claim of this request, which is refused now.
+            self.release(integrator, key, body, call_ref)
+            raise
         return None if raw is None else documents.decode(IDEMPOTENCY_CLAIM, raw, Claim)
 
     def reclaim(self, integrator: str, key: str, claim: Claim, call_ref: str) -> bool:
-        """Take a key whose process died before it dialled. False: another request was faster.
+        """Take a key whose request placed no call and is over. False: another request was faster.
 
         :raises StoreUnavailable: Redis is down.
         """
@@ -55,6 +63,11 @@ class IdempotencyKeys:
             return False
         fresh = documents.encode(IDEMPOTENCY_CLAIM, Claim(claim.body, call_ref, self._boot))
         return bool(self._reclaim([_name(integrator, key)], [held, fresh, KEEP]))
+
+    def age(self, integrator: str, key: str) -> float:
+        """Return for how many seconds a key has been claimed. :raises StoreUnavailable: Redis is down."""
+        (left,) = self._client.send_all([("PTTL", _name(integrator, key))])
+        return KEEP - float(left) / 1000
 
     def holds(self, integrator: str, key: str, call_ref: str) -> bool:
         """Whether a key is still this call's: other processes take those of a dead one.

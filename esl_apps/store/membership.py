@@ -164,6 +164,11 @@ class Membership:
         """Whether the last beat found no other process, dead or alive."""
         return set(self.peers) == {self.boot}
 
+    @property
+    def is_current(self) -> bool:
+        """Whether Redis has answered for so long that other processes have written down what they couldn't before."""
+        return self._heard_for > DEAD
+
     # One process for a name ---------------------------------------------------------------------------
 
     def namesakes(self) -> list[str]:

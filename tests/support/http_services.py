@@ -66,6 +66,7 @@ class FakeStore:
         self.saved: dict[str, dict[str, Any]] = {}
         self.claims: dict[str, Claim] = {}
         self.released: list[str] = []
+        self.claimed_for = 0.0
         self.fails: Exception | None = None
 
     def _ask(self) -> None:
@@ -85,6 +86,9 @@ class FakeStore:
             return False
         self.claims[key] = Claim(claim.body, ref, BOOT)
         return True
+
+    def age(self, _integrator: str, _key: str) -> float:
+        return self.claimed_for
 
     def release(self, _integrator: str, key: str, _body: bytes, _ref: str) -> None:
         self.released.append(key)
@@ -263,7 +267,9 @@ class FakeServices:
         self.store = FakeStore()
         self.idempotency = self.store
         self.dead: set[str] = set()
-        self.membership = SimpleNamespace(held_since=lambda _at: False, is_dead=lambda boot: boot in self.dead)
+        self.membership = SimpleNamespace(
+            held_since=lambda _at: False, is_dead=lambda boot: boot in self.dead, is_current=True
+        )
         self.timed_calls = {"autodial": FakeTimedCalls()}
         self.reasons: list[str] = []
         self.readiness = SimpleNamespace(reasons=lambda: self.reasons, problems=lambda: self.reasons)

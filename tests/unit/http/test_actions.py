@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.actions import Action, Undone
+from esl_apps.core.actions import UNKNOWN, Action, Undone
+from esl_apps.store.errors import NoAnswer
 from tests.support.http_services import World, errors
 
 ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
@@ -157,6 +158,27 @@ def test_action_that_was_not_done_frees_its_key(world: World) -> None:
     act(world, ref, "hold", Idempotency_Key="k")
     world.services.acting.fails = None
     assert act(world, ref, "hold", Idempotency_Key="k").status_code == 202
+
+
+@pytest.mark.parametrize("error", [Undone(503, UNKNOWN, "no answer"), NoAnswer(), ValueError()])
+def test_action_that_may_have_been_done_keeps_its_key(world: World, error: Exception) -> None:
+    """Digits would be sent twice. Other actions change nothing the second time."""
+    ref = call(world)
+    for name, key, done in (("digits", "d", False), ("hold", "h", True)):
+        world.services.acting.fails = error
+        assert act(world, ref, name, BODIES.get(name), Idempotency_Key=key).status_code in (500, 503)
+        world.services.acting.fails = None
+        again = act(world, ref, name, BODIES.get(name), Idempotency_Key=key)
+        assert (again.status_code, "idempotent-replayed" in again.headers) == (202, not done)
+    assert [action.name for action in world.services.acting.done] == ["hold"]
+
+
+def test_digits_that_could_not_be_sent_free_their_key(world: World) -> None:
+    ref = call(world)
+    world.services.acting.fails = Undone(503, "unavailable", "this node isn't connected to the call's switch")
+    assert act(world, ref, "digits", BODIES["digits"], Idempotency_Key="k").status_code == 503
+    world.services.acting.fails = None
+    assert "idempotent-replayed" not in act(world, ref, "digits", BODIES["digits"], Idempotency_Key="k").headers
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "k"}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -16,6 +18,7 @@ from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import calls_port
+from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Spent
 from esl_apps.store.errors import NoAnswer, refusal
@@ -192,6 +195,41 @@ def test_create_call_with_the_key_of_a_dead_process_dials(world: World, monkeypa
     world.services.dead.add(BOOT)
     assert post(world, Idempotency_Key="k").status_code == 202
     assert len(world.outgoing.placed) == 1
+
+
+def test_create_call_with_a_key_left_behind_dials(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first request was refused, and Redis was away when its key should have been released."""
+    claimed(world, monkeypatch)
+    world.services.store.claimed_for = 59.0
+    assert errors(post(world, Idempotency_Key="k"), 409) == [("Idempotency-Key", "in_progress")]
+    world.services.store.claimed_for = 61.0
+    world.services.membership.is_current = False
+    assert post(world, Idempotency_Key="k").status_code == 409
+    world.services.membership.is_current = True
+    assert post(world, Idempotency_Key="k").status_code == 202
+    assert len(world.outgoing.placed) == 1
+
+
+def test_create_call_whose_key_others_may_take_asks_redis(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that takes too long must not dial what another has dialled."""
+    now = [100.0]
+    monkeypatch.setattr(calls_port, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    world.services.membership.held_since = lambda _at: True
+    claims: list[DialClaim] = []
+    place = world.outgoing.click2dial
+
+    def click2dial(*args: Any) -> Attempt:
+        claims.append(args[3])
+        attempt: Attempt = place(*args)
+        return attempt
+
+    monkeypatch.setattr(world.outgoing, "click2dial", click2dial)
+    post(world, Idempotency_Key="k")
+    monkeypatch.setattr(world.services.store, "holds", lambda *_args: False, raising=False)
+    now[0] += 29.0
+    assert not claims[0].is_lost()
+    now[0] += 2.0
+    assert claims[0].is_lost()
 
 
 def test_create_call_that_is_refused_releases_its_key(world: World) -> None:

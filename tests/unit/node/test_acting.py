@@ -12,6 +12,7 @@ from esl_apps.core import terms
 from esl_apps.core.actions import Action, Outcome, Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.node import acting
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
@@ -221,6 +222,16 @@ def test_acting_on_a_switch_away_is_503(bench: Bench) -> None:
     assert not live.attempt.held
 
 
+def test_acting_that_the_switch_does_not_confirm_is_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = talking(bench)
+
+    def lose(_command: str) -> str:
+        raise SwitchUnavailable("no reply")
+
+    monkeypatch.setattr(live.switch, "api", lose)
+    assert refusal(bench, live, "digits", party="callee", digits="12") == (503, "unknown", "")
+
+
 def test_acting_on_an_ended_call_is_409(bench: Bench) -> None:
     with pytest.raises(Undone) as error:
         bench.services.acting.act({"call_ref": "r-1", "switch": "fs1", "state": "ended"}, Action("hold"))
@@ -287,7 +298,7 @@ def test_acting_another_node_that_is_gone_is_503(build: Build, monkeypatch: pyte
     monkeypatch.setattr(acting, "_TOLD", 0.02)
     first = build().connect()
     second = build(name="app3", known=first.switches).connect()
-    assert refusal(second, talking(first), "hold") == (503, "unavailable", "")
+    assert refusal(second, talking(first), "hold") == (503, "unknown", "")
 
 
 def test_acting_forged_event_does_nothing(bench: Bench) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import keys
-from esl_apps.store.errors import Unreadable
+from esl_apps.store import idempotency, keys
+from esl_apps.store.errors import NoAnswer, Unreadable
 from esl_apps.store.idempotency import IdempotencyKeys, same_body
 
 BOOT = "boot-of-a-process"
@@ -90,3 +90,37 @@ def test_claim_of_a_later_version_is_reclaimed(claims: IdempotencyKeys, client: 
     assert claim is not None
     assert claims.reclaim("acme", "k", claim, "ref-3")
     assert not claims.reclaim("acme", "k", claim, "ref-4")
+
+
+class LostAnswer:
+    """A client whose first command is run, and whose answer is lost."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def execute_command(self, *args: Any) -> Any:
+        answer = self._client.execute_command(*args)
+        if not self._lost and args[0] == "EVALSHA":
+            self._lost = True
+            raise NoAnswer
+        return answer
+
+
+def test_claim_whose_answer_is_lost_is_given_back(client: Any, claims: IdempotencyKeys) -> None:
+    assert claims.claim("acme", "other", b"{}", "ref-0") is None  # Redis knows the script.
+    unlucky: Any = LostAnswer(client)
+    with pytest.raises(NoAnswer):
+        IdempotencyKeys(unlucky, BOOT).claim("acme", "k", b"{}", "ref-1")
+    assert claims.claim("acme", "k", b"{}", "ref-2") is None
+
+
+def test_key_has_an_age(client: Any, claims: IdempotencyKeys) -> None:
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    assert 0 <= claims.age("acme", "k") < 10
+    [name] = client.keys(keys.idempotency("acme", "*"))
+    client.expire(name, idempotency.KEEP - 100)
+    assert 100 <= claims.age("acme", "k") < 110
