@@ -57,7 +57,12 @@ def recent_calls(
     if "integrator" in wanted:
         names &= {wanted["integrator"]}
     others = {field: value for field, value in wanted.items() if field != "integrator"}
-    found, more = pages.merge(names, lambda name: store.calls(name, others, limit, before), keys.calls, limit)
+    strict = "integrator" in wanted
+
+    def read(name: str) -> Page:
+        return store.calls(name, others, limit, before)
+
+    found, more = pages.merge(names, read, keys.calls, limit, strict=strict)
     return [_short(call) for call in found], more
 
 

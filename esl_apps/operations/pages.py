@@ -14,11 +14,13 @@ Page = tuple[list[Row], str | None]
 """The rows, and where the next page begins (None: no more)."""
 
 
-def merge(names: Collection[str], read: Callable[[str], Page], key: Callable[[str], str], limit: int) -> Page:
+def merge(
+    names: Collection[str], read: Callable[[str], Page], key: Callable[[str], str], limit: int, *, strict: bool
+) -> Page:
     """Merge the pages of several integrators, by ``call_ref``. ``read``: reads one's page. ``key``: its key in Redis.
 
-    A list that is something else hides no other. A call whose node was only slow may be in two: its adopter didn't know
-    yet whose call it was. :raises StoreUnavailable: Redis is down.
+    A list that is something else hides no other, and with ``strict`` is an error. A call whose node was only slow may
+    be in two: its adopter didn't know yet whose call it was. :raises StoreUnavailable: Redis is down.
     """
     rows: dict[str, Row] = {}
     unseen: list[str] = []
@@ -26,7 +28,7 @@ def merge(names: Collection[str], read: Callable[[str], Page], key: Callable[[st
         try:
             found, more = read(name)
         except Fault as error:
-            if len(names) == 1:
+            if strict:
                 raise
             unreadable.say(key(name), error, [key(name)])
             continue

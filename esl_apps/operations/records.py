@@ -28,4 +28,5 @@ def page(
         found, more = history.page(name, chosen, limit, before)
         return [{"integrator": name or None, **record} for record in found], more
 
-    return pages.merge({"", *integrators} if integrator is None else {integrator}, read, keys.history, limit)
+    names = {"", *integrators} if integrator is None else {integrator}
+    return pages.merge(names, read, keys.history, limit, strict=integrator is not None)
