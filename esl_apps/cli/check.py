@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from glob import escape, glob
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -325,8 +326,26 @@ def _folders(config: Config) -> Iterator[Result]:
             yield _judged(key, not needed, f"{folder}: {why}")
         elif not os.access(folder, os.R_OK | os.X_OK):
             yield Result(key, FAIL, f"{folder}: this user can't read it")
+        elif key == "spool.dir" and not os.access(folder, os.W_OK):
+            yield Result(key, WARN, f"{folder}: this user can't delete files in it, so those that are done with stay")
+        elif key == "recordings.dir" and (closed := _closed_day(config)) is not None:
+            yield Result(key, FAIL, f"{closed}: this user can't delete recordings in it, as the configuration says")
         else:
             yield Result(key, OK, folder)
+
+
+def _closed_day(config: Config) -> str | None:
+    """Return a folder of recordings in which this user can't delete, if recordings are to be deleted."""
+    deletes = [scope for integrator in config.integrators for token in integrator.tokens for scope in token.scopes]
+    if config.recordings.keep_days is None and "record_delete" not in deletes:
+        return None
+    # The switch makes the folders of days. The newest has the rights that it gives now.
+    days = [
+        max(found)
+        for integrator in config.integrators
+        if (found := glob(f"{escape(config.recordings.dir)}/{integrator.name}/[0-9]*"))
+    ]
+    return next((day for day in days if not os.access(day, os.W_OK | os.X_OK)), None)
 
 
 def _prompts(config: Config) -> Iterator[Result]:

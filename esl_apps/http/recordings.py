@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -22,13 +23,16 @@ from esl_apps.http.parameters import in_header, in_path, in_query
 from esl_apps.http.ranges import Version, part
 from esl_apps.http.routes import TOKEN, Answer, Operation, Route
 from esl_apps.http.schemas import Link, LinkOrder
-from esl_apps.process.files import open_regular
+from esl_apps.process.files import NotRegular, open_regular
 from esl_apps.process.folder import Folder, Hangs
 
 log = logging.getLogger(__name__)
 
 _RECORDINGS = "/click2dial/recordings"
 _CHUNK = 65536
+#: The errors of a path at which there is no regular file: nothing, a folder, a link, a socket or a device.
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotRegular)
+_NO_FILE = (errno.ELOOP, errno.ENXIO)
 #: Seconds until a link expires, if the request doesn't say.
 _LINK = 3600
 
@@ -95,10 +99,8 @@ def delete_recording(port: CallsPort, req: falcon.Request, resp: falcon.Response
         raise Undone(409, "state", "the call is still on", state=call["state"])
     try:
         port.services.recordings.run(os.unlink, path)
-    except Hangs:
-        raise _hanging() from None
-    except OSError:
-        raise _no_recording() from None
+    except OSError as error:
+        raise _unserved(path, error) from None
     log.info("recording_deleted", extra={"integrator": port.name, "recording": name, "by": port.token(req).name})
     resp.status = 204
 
@@ -135,15 +137,13 @@ def _linked(port: CallsPort, req: falcon.Request, name: str) -> bool:
 def _recording(port: CallsPort, name: str) -> _File:
     """Open a recording of this integrator. Only names of our own form reach the file system.
 
-    :raises Problem: 404; 503 if the folder doesn't answer.
+    :raises Problem: 404; 503 if the folder doesn't answer, or refuses.
     """
     path, disk = _path(port, name), port.services.recordings
     try:
         return disk.run(_File, path, disk)
-    except Hangs:
-        raise _hanging() from None
-    except OSError:
-        raise _no_recording() from None
+    except OSError as error:
+        raise _unserved(path, error) from None
 
 
 def _path(port: CallsPort, name: str) -> str:
@@ -161,9 +161,15 @@ def _no_recording() -> Problem:
     return problem(404, "not_found", "no such recording")
 
 
-def _hanging() -> Problem:
-    headers = {"Retry-After": "5"}
-    return problem(503, "unavailable", "the folder of the recordings doesn't answer", headers=headers)
+def _unserved(path: str, error: OSError) -> Problem:
+    """Return the answer for a recording that can't be opened or deleted: a client takes a 404 for "it is gone"."""
+    if isinstance(error, _ABSENT) or error.errno in _NO_FILE:
+        return _no_recording()
+    what = "doesn't answer"
+    if not isinstance(error, Hangs):
+        what = "can't be used"
+        log.error("recording_unusable", extra={"path": path, "reason": error.strerror or str(error)})
+    return problem(503, "unavailable", f"the folder of the recordings {what}", headers={"Retry-After": "5"})
 
 
 class _File:

@@ -454,6 +454,36 @@ def test_check_recordings_that_cannot_be_read_fail(run: Run, good: Settings, mon
     assert failures(run, good) == [f"recordings.dir: {folder}: this user can't read it"]
 
 
+@pytest.mark.parametrize("deletes", ["keep_days", "record_delete", ""])
+def test_check_recordings_that_cannot_be_deleted_fail(
+    run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch, deletes: str
+) -> None:
+    """The switch makes the folders of days, as a user of its own."""
+    root = Path(good["recordings"]["dir"])
+    for day in ("20261130", "20261201"):
+        (root / "acme" / day).mkdir(parents=True)
+    closed = str(root / "acme" / "20261201")
+    if deletes == "keep_days":
+        good["recordings"]["keep_days"] = 30
+    elif deletes:
+        good["integrators"][0]["tokens"] = [{"name": "gdpr", "token": "t" * 20, "scopes": [deletes]}]
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == closed and mode & os.W_OK) and access(path, mode))
+    expected = f"recordings.dir: {closed}: this user can't delete recordings in it, as the configuration says"
+    assert failures(run, good) == ([expected] if deletes else [])
+
+
+def test_check_spool_whose_files_stay_is_warned_of(
+    run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+    good["spool"] = {"dir": folder}
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == folder and mode & os.W_OK) and access(path, mode))
+    (line,) = [line for line in lines(run("check", "-c", good.written()), "WARN") if "spool.dir" in line]
+    assert "can't delete files in it" in line
+
+
 def test_check_prompts_that_are_missing_fail(run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "prompt_path", lambda *_: "/nowhere/unavailable.wav")
     assert failures(run, good) == ["prompts in en: /nowhere/unavailable.wav: not there"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -308,3 +309,50 @@ def test_delete_recording_takes_its_own_scope(world: World) -> None:
     result = world.api.simulate_delete(f"{RECORDINGS}/{name}", headers={"Authorization": "Bearer the-wallboards-token"})
     assert errors(result, 403) == [("", "scope")]
     assert path_of(world, name).exists()
+
+
+# Rights and disks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_recording_that_the_node_may_not_touch_is_503(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, error: OSError
+) -> None:
+    """It is there still: a 404 would say that it is gone."""
+    name = write(world)
+
+    def refuse(*_args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(recordings, "open_regular", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    result = world.api.simulate_request(method, f"{RECORDINGS}/{name}")
+    assert errors(result, 503) == [("", "unavailable")]
+    assert result.headers["retry-after"] == "5"
+    (line,) = [record for record in caplog.records if record.message == "recording_unusable"]
+    assert line.__dict__["reason"] == error.strerror
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "socket"])
+def test_get_recording_that_is_no_file_is_404(world: World, tmp_path: Path, kind: str) -> None:
+    name = write(world)
+    path = path_of(world, name)
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/etc/passwd")
+    else:
+        with socket.socket(socket.AF_UNIX) as sock:
+            short = tmp_path / "s"
+            sock.bind(str(short))
+            short.rename(path)
+    assert errors(get(world, name), 404) == [("", "not_found")]
+
+
+def test_delete_recording_that_is_a_folder_is_404(world: World) -> None:
+    name = write(world)
+    path_of(world, name).unlink()
+    path_of(world, name).mkdir()
+    assert errors(world.api.simulate_delete(f"{RECORDINGS}/{name}"), 404) == [("", "not_found")]
