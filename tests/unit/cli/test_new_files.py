@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from esl_apps.cli import new_files
+from esl_apps.cli.output import explain
 from tests.unit.cli.conftest import Run, Settings
 
 
@@ -26,7 +30,8 @@ def test_command_on_a_full_disk_leaves_no_half_file(settings: Settings, tmp_path
         "init": ["init", str(folder), "--yes", "--region", "ZA", "--domain", "192.0.2.2"],
     }[command]
     ran = subprocess.run(
-        [sys.executable, "-m", "esl_apps", *argv],
+        # -B: the modules that it compiles would be cut short in the cache, too.
+        [sys.executable, "-B", "-m", "esl_apps", *argv],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
@@ -56,3 +61,76 @@ def test_write_keeps_links_and_permissions(tmp_path: Path) -> None:
     new_files.write({link: "new", fresh: "new"}, {link: 0o600, fresh: 0o600})
     assert (link.is_symlink(), target.read_text()) == (True, "new")
     assert [file.stat().st_mode & 0o777 for file in (target, fresh)] == [0o640, 0o600]
+
+
+_SWITCH, _OPERATOR, _OTHER = 12345, 12346, 12347
+"""The switch's user and group, the operator's, and others'."""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of several users")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "reads"),
+    [
+        (_SWITCH, _SWITCH, 0o640, True),
+        (_SWITCH, _SWITCH, 0o660, True),
+        (_SWITCH, _SWITCH, 0o600, False),
+        (_SWITCH, _OTHER, 0o640, False),
+        (_SWITCH, _OTHER, 0o644, True),
+        (0, _SWITCH, 0o640, True),
+        (0, _SWITCH, 0o600, True),
+        (0, _OTHER, 0o640, False),
+        (_OPERATOR, _OTHER, 0o600, True),
+    ],
+)
+@pytest.mark.parametrize("folder_mode", [0o2770, 0o770])
+def test_write_takes_no_file_from_the_switch(
+    owner: int, group: int, mode: int, folder_mode: int, *, reads: bool
+) -> None:
+    """Written by an operator in the switch's group, who can't give files away."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        folder = Path(name) / "dialplan"
+        first, file = folder / "a.xml", folder / "b.xml"
+        folder.mkdir()
+        for made in (first, file):
+            made.write_text("old")
+        first.chmod(0o666)
+        os.chown(file, owner, group)
+        file.chmod(mode)
+        os.chown(folder, _SWITCH, _SWITCH)
+        folder.chmod(folder_mode)
+        said = _as_operator(lambda: new_files.write({first: "new", file: "new"}))
+        assert (said == "") == reads, said
+        assert reads or said.startswith(f"{file}: FreeSWITCH, or who else")
+        new = "new" if reads else "old"
+        assert found(folder) == {"a.xml": new, "b.xml": new}
+        assert file.stat().st_mode & 0o777 == mode
+        assert group == _OTHER or file.stat().st_gid == group
+
+
+def _as_operator(write: Callable[[], None]) -> str:
+    """Call it in a process of the operator's, and return what it said."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([_SWITCH])
+            os.setgid(_OPERATOR)
+            os.setuid(_OPERATOR)
+            write()
+        except OSError as error:
+            os.write(writer, explain(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with open(reader) as stream:
+        return stream.read()
+
+
+def test_write_into_the_place_of_a_folder_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        new_files.write({tmp_path / "a": "new", tmp_path / "b": "new"})
+    assert found(tmp_path) == {"a": "old"}
