@@ -10,7 +10,7 @@ an answer, B's takes B there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,24 @@ class TransferCall:
     longest: float | None = None
     """Seconds that the two may talk, by the request for the first call; None: it doesn't say."""
 
-    def charges(self, policy: AppPolicy) -> list[Charge]:
-        """The new leg's charge: the integrator pays, as for the first call."""
+    def charges(self, stays: Sequence[Charge] = ()) -> list[Charge]:
+        """Return the new leg's charges: the integrator pays, as for the first call.
+
+        ``stays``: those of the leg that stays. The minutes of the call count once for each of their levels.
+        """
         if self.to.is_emergency:
             return []
+        paid = {level for charge in stays for level in charge.levels}
+        levels = {
+            owner: [level for level in self.client.levels if (level.name not in paid) == owner]
+            for owner in (True, False)
+        }
         # When the limit is reached, the party that asks goes back to the one on hold.
-        return [Charge(self.attempt.call_ref, self.client.levels, self.to, whole=not self.consults)]
+        return [
+            Charge(self.attempt.call_ref, part, self.to, owner=owner, whole=not self.consults)
+            for owner, part in levels.items()
+            if part
+        ]
 
     def answered(self, call: Call, policy: AppPolicy, host: Host) -> None:
         """The leg of the party that stays is here: dial the new one, and see the call to its end."""
@@ -160,7 +172,7 @@ class TransferCall:
 
     def _dial(self, call: Call, policy: AppPolicy, variables: Mapping[str, str]) -> Bridged:
         attempt, client, settings = self.attempt, self.client, policy.settings
-        lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
+        lengths = [left for charge in attempt.charges if (left := charge.left) is not None]
         if self.longest is not None and not self.consults:
             # A consultation doesn't end with the call on hold.
             lengths.append(self.longest)

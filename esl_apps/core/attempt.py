@@ -141,9 +141,13 @@ class Attempt(CallFields, eq=False):
             if essence not in self.paid_for:
                 self.paid_for.append(essence)
 
+    def charges_of(self, leg: str) -> list[Charge]:
+        """Return the charges of one of its two legs, by the leg's UUID."""
+        return [charge for charge in self.charges if charge.of_aleg == (leg == self.aleg_uuid)]
+
     def began(self, charge: Charge) -> float | None:
         """Return when a charge's leg began to talk in this attempt; None: it hasn't."""
-        return self.answered_at if charge.aleg or charge.moved else self.bridged_at
+        return self.answered_at if charge.of_aleg else self.bridged_at
 
     def talked(self, charge: Charge, until: float) -> float:
         """Return the seconds that a charge's leg had talked at a time, by the switch's times."""
@@ -189,7 +193,7 @@ class Attempt(CallFields, eq=False):
             if self.recording_url is not None:
                 self.recording = talk.ON
         for charge in self.charges:
-            if state == (AGENT_ANSWERED if charge.aleg else BRIDGED):
+            if state == (AGENT_ANSWERED if charge.of_aleg else BRIDGED):
                 charge.talk()
         self._moment(Moment(milliseconds(at), state, detail))
 

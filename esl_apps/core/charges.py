@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
+from msgspec.structs import replace
 
 from esl_apps.core.limits import Bound, Level, Refusal, bounds
 from esl_apps.core.numbers import Number
@@ -28,6 +29,12 @@ _SLICES, _ADOPTED_SLICES = 8, 1440
 #: Seconds that prepaid time may wait for the talk to begin. The hourly count allows for that much delay.
 FRESH = 50.0
 
+
+#: What is of the attempt that a charge belongs to.
+_PLACE = (
+    *("call_ref", "moved", "before", "stored", "outlives", "switch", "aleg_uuid"),
+    *("whole", "owner", "tickets", "timed", "id"),
+)
 
 #: Seconds, and the day and the minute that they were counted for.
 Slice = tuple[float, str, str]
@@ -77,6 +84,10 @@ class Ticket(Struct):
             seconds += self.slices.pop()[0]
         self.slices.append((seconds, day, minute))
         del self.slices[: -self.kept]
+
+    def timed_from(self, spent: float) -> Ticket:
+        """Return it as that of a leg whose seconds count from now on. ``spent``: those that it has talked."""
+        return Ticket(replace(self.bound, timed=True), spent, left=self.left, why=self.why, kept=self.kept)
 
     def owed(self, spent: float) -> float:
         """Return the seconds that were talked but not paid: always for a breaker, for a limit while Redis is down."""
@@ -177,7 +188,7 @@ class Charge:
         self.tickets = [Ticket(bound) for bound in leg_bounds if bound.limits.counts]
         self.timed = any(ticket.timed for ticket in self.tickets)
         """Whether its seconds are paid for at all."""
-        self.id = id or (secrets.token_hex(4) if self.timed else "")
+        self.id = id or (_new_id() if self.timed else "")
         """Under which another process finds what was paid."""
         self.moved = False
         """Its leg talked in another attempt before, and is A of this one."""
@@ -218,6 +229,39 @@ class Charge:
         self.outlives = True
         self.switch, self.aleg_uuid = switch, aleg_uuid
 
+    def part(self, switch: str | None, leg: str) -> Callable[[], None]:
+        """Go on with its leg in another call, without the leg that it was with: its seconds count for its levels, too,
+        and its call ends with it. Return a function that undoes it."""
+        place = [(name, getattr(self, name)) for name in _PLACE]
+        self.outlive(switch, leg)
+        self.whole = True
+        if not self.owner:
+            self.owner = True
+            # The other leg has paid until now.
+            talked = 0.0 if self._clock is None else self.spent(self._clock())
+            self.tickets = [ticket if ticket.bound.timed else ticket.timed_from(talked) for ticket in self.tickets]
+            self.timed = any(ticket.timed for ticket in self.tickets)
+            self.id = self.id or (_new_id() if self.timed else "")
+
+        def undo() -> None:
+            for name, value in place:
+                setattr(self, name, value)
+
+        return undo
+
+    @property
+    def of_aleg(self) -> bool:
+        """Whether its leg is A of its attempt."""
+        return self.aleg or self.moved
+
+    @property
+    def left(self) -> float | None:
+        """The seconds that its leg may still talk by ``longest_call``; None: any number."""
+        if self.longest is None:
+            return None
+        talked = 0.0 if self._clock is None else self.spent(self._clock())
+        return max(1.0, self.longest - max(self.before, talked))
+
     @property
     def essence(self) -> dict[str, Any]:
         """Its data for another process."""
@@ -241,11 +285,12 @@ class Charge:
     def move(self, call_ref: str, ago: float) -> None:
         """Go on in another attempt, in which its leg is since ``ago`` seconds."""
         self.call_ref, self.moved = call_ref, True
-        if self.timed and self._clock is not None:
+        if self._clock is not None:
             now = self._clock()
             self.before = round(self.spent(now - ago), 3)
-            paid = Raw(msgspec.json.encode(self.payments(now)))
-            self.stored = {**self.essence, "id": self.id, "paid": paid, "before": self.before}
+            self.stored = {**self.essence, "owner": self.owner, "whole": self.whole, "before": self.before}
+            if self.timed:
+                self.stored |= {"id": self.id, "paid": Raw(msgspec.json.encode(self.payments(now)))}
 
     def confirm(self) -> None:
         """Its call counts, however it ends."""
@@ -374,6 +419,10 @@ class Return(NamedTuple):
         if sure:
             self.ticket.keep(self.parts)
             self.charge.stale = not self.charge.ended
+
+
+def _new_id() -> str:
+    return secrets.token_hex(4)
 
 
 def _payable(ticket: Ticket, away: bool) -> float:

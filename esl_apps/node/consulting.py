@@ -177,10 +177,9 @@ class Consulting:
         """Return for how many seconds a call may still go on."""
         client = self._services.policy.clients[old.integrator or ""]
         asked = transfer.seconds_left(old)
-        lengths = [charge.longest for charge in old.charges if charge.longest is not None]
+        lengths = [left for left in (asked, *(charge.left for charge in old.charges)) if left is not None]
         began = node_clock.now() if old.bridged_at is None else old.bridged_at
-        left = min([client.longest, *lengths]) - (node_clock.now() - began)
-        return max(1, round(left if asked is None else min(left, asked)))
+        return max(1, round(min([client.longest - (node_clock.now() - began), *lengths])))
 
     def _complete(self, live: Live, _action: Action) -> None:
         """Let the party that asks hang up."""
@@ -381,9 +380,10 @@ class Consulting:
             end(old, leaves, stays_until)
             self._services.calls.reap(live.switch, old.call_ref)
             return
-        self._transferring.hand_over(old, new.attempt, other_party(leaves), new.attempt.aleg_uuid or "")
+        stays = new.attempt.aleg_uuid or ""
+        self._transferring.hand_over(old.charges_of(stays), old, new.attempt, stays)
         end(old, leaves, at)
-        divide_leg(old, new.attempt, new.attempt.aleg_uuid or "")
+        divide_leg(old, new.attempt, stays)
         new.attempt.save()
         if recorded:
             with suppress(Undone, SwitchUnavailable, ReplyError):
@@ -416,7 +416,7 @@ class Consulting:
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
         # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.
-        charges = joined.charges(policy)
+        charges = joined.charges(old.charges_of(held))
         services.usage.adopt(*charges)
         attempt.pay(*charges)
         for charge in charges:

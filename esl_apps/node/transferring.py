@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import gevent
@@ -26,6 +26,7 @@ from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import divide_leg, note_before_move, note_parting
 from esl_apps.core.call import Call, Leg
+from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import Number
 from esl_apps.core.order import IntegratorRules
@@ -93,10 +94,9 @@ class Transferring:
 
     def _transfer(self, live: Live, action: Action) -> None:
         old, services = live.attempt, self._services
-        stays = other_party(action.by)
         client, to = self.target(old, action.to)
         new = transfer.new_call(old, to, action.by, client, services.policy.settings.plan)
-        leg = leg_of(old, stays)
+        leg = leg_of(old, other_party(action.by))
 
         if not action.leg:
             self.wait_for_bridge(live, leg)
@@ -118,7 +118,6 @@ class Transferring:
         note_parting(old, now, now)
         note_told(old, told)
         self.let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
-        self.hand_over(old, new.attempt, stays, leg)
         end(old, action.by, node_clock.now())
         divide_leg(old, new.attempt, leg)
         new.attempt.save()
@@ -170,7 +169,8 @@ class Transferring:
         if new.consults and (services.readiness.has_most_calls or not services.takes_another(new.attempt)):
             # A blind transfer takes the place of the call before.
             raise Undone(429, NO_ROOM.code, NO_ROOM.message, field=NO_ROOM.field)
-        charges = new.charges(services.policy)
+        stays = [] if new.consults else old.charges_of(leg)
+        charges = new.charges(stays)
         try:
             refusal = services.usage.begin(*charges)
         except StoreUnavailable as error:
@@ -186,10 +186,13 @@ class Transferring:
         def ring(line: Originator) -> bool:
             assert isinstance(line, SwitchLine)
             line.answered_uuid = leg
+            # Before the leg moves: the flow that it leaves would end them, and the one that it comes to asks for them.
+            hand_back = self.hand_over(stays, old, new.attempt, leg)
             done = False
             try:
                 old.note(TRANSFER, f"to {new.attempt.call_ref}")
                 old.save()
+                new.attempt.save()
                 # Another node finds the new call there, if this one dies in this moment.
                 services.store.flush()
                 move()
@@ -202,6 +205,7 @@ class Transferring:
             finally:
                 if not done:
                     _undo(old, new.attempt)
+                    hand_back()
                     for charge in charges:
                         charge.undo()
                     new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
@@ -236,16 +240,23 @@ class Transferring:
         with suppress(SwitchUnavailable, ReplyError):
             live.switch.api(f"sched_hangup +1 {leg} NORMAL_CLEARING" if by_phone else f"uuid_kill {leg}")
 
-    def hand_over(self, old: Attempt, new: Attempt, stays: str, leg: str) -> None:
-        """Let the charges of the leg that stays go on in the new call."""
-        if new.ended:
-            return
-        party = old.number if stays == terms.CALLEE else old.extension
-        for charge in [charge for charge in old.charges if charge.number and charge.number.dialled == party]:
+    def hand_over(self, stays: Sequence[Charge], old: Attempt, new: Attempt, leg: str) -> Callable[[], None]:
+        """Let the charges of the leg that stays go on in the new call. Return a function that takes them back."""
+        parted = []
+        for charge in () if new.ended else stays:
             old.drop(charge)
-            charge.outlive(old.switch, leg)
+            parted.append((charge, charge.part(old.switch, leg)))
             new.pay(charge)
-        new.save()
+
+        def hand_back() -> None:
+            for charge, undo in parted:
+                new.drop(charge)
+                undo()
+                old.pay(charge)
+                if old.ended:
+                    charge.end()
+
+        return hand_back
 
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""

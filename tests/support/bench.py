@@ -360,15 +360,8 @@ def essence_of(app: str = "disa", **fields: Any) -> Essence:
 
 def click_talk(bench: Bench, **fields: Any) -> Live:
     """A click-to-dial call of this process whose parties talk."""
-    given = {"extension": "1000", "aleg_uuid": UUID, "bleg_uuid": B, **fields}
-    attempt = Attempt(
-        app="click-dial",
-        call_dir="outbound",
-        integrator="acme",
-        number="0820001234",
-        dial_number="27115550000",
-        **given,
-    )
+    given = {"app": "click-dial", "number": "0820001234", "extension": "1000", "aleg_uuid": UUID, "bleg_uuid": B}
+    attempt = Attempt(call_dir="outbound", integrator="acme", dial_number="27115550000", **{**given, **fields})
     live = bench.services.calls.begin(attempt, bench.services.switches[0])
     attempt.enter(terms.BRIDGED, AT)
     return live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Level, Limits
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.record import Record
 from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, fails, host, talks
@@ -167,6 +170,21 @@ def test_restore_without_its_integrator_is_none() -> None:
 # Consultations --------------------------------------------------------------------------------------------
 
 
+def test_transfer_talks_as_long_as_the_leg_that_stays_may() -> None:
+    """Its ``longest_call`` is of the whole leg, however often it is transferred."""
+    clock, purse = 0.0, Purse()
+    made = new("agent", "1001")
+    charge = Charge("before", [Level("system", Limits(longest_call=900))], PLAN.read("0820001234"))
+    charge.open(lambda: clock, lambda _charge: None)
+    charge.talk()
+    clock = 800.0
+    made.attempt.pay(charge)
+    call = ScriptedCall([talks(bleg())], ended(b=bleg(), at=1010.0))
+    made.answered(call, POLICY, host([], purse))
+    ((_leg, _endpoints, _timeout, longest),) = call.did("bridge")
+    assert longest == 100.0
+
+
 def asking(to: str = "1001", consults: str = "agent", **fields: Any) -> TransferCall:
     return transfer.new_consultation(before(**fields), PLAN.read(to), consults, "H", CLIENT, PLAN)
 
@@ -178,7 +196,8 @@ def test_consultation_is_of_the_party_that_asks_and_the_new_one() -> None:
     assert asked is not None
     assert (asked.consults, asked.held, asked.to) == ("agent", "H", "1001")
     # Its charge ends the new leg alone.
-    assert [charge.whole for charge in made.charges(POLICY)] == [False]
+    made = replace(made, client=replace(CLIENT, levels=[Level("system")]))
+    assert [charge.whole for charge in made.charges()] == [False]
 
 
 def test_consultation_takes_a_back_when_the_new_party_leaves() -> None:

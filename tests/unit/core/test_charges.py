@@ -130,6 +130,37 @@ def test_charge_of_a_stranger_counts_if_its_end_tells_an_answer(talked: float, *
     assert [one.is_uncounted(ticket) for ticket in one.tickets] == [not counts, True]
 
 
+@pytest.mark.parametrize("limits", [Limits(longest_call=90), Limits(minutes_per_day=10, longest_call=90)])
+def test_charge_that_moves_keeps_what_its_leg_has_talked(limits: Limits) -> None:
+    """Also if no minutes are paid for: another process knows by it whose leg it is, and how long that may talk."""
+    clock = Clock()
+    one = Charge("r", [Level("account:acme", limits)], CALLEE)
+    one.open(lambda: clock.now, clock.changed)
+    assert (one.left, one.of_aleg) == (90, False)
+    one.talk()
+    clock.now += 80
+    one.move("next", 0.0)
+    assert (one.left, one.of_aleg, one.essence["before"]) == (10, True, 80)
+    clock.now += 20
+    assert one.left == 1
+
+
+def test_charge_that_parts_pays_for_its_levels_from_then_on() -> None:
+    clock = Clock()
+    one = charge(clock, owner=False, whole=False)
+    one.talk()
+    clock.now += 30
+    assert (one.timed, one.id) == (False, "")
+    undo = one.part("fs1", "B")
+    one.move("next", 0.0)
+    assert [(ticket.timed, ticket.owed(one.spent(clock.now))) for ticket in one.tickets] == [(True, 0.0), (True, 0.0)]
+    clock.now += 10
+    assert [ticket.owed(one.spent(clock.now)) for ticket in one.tickets] == [10.0, 10.0]
+    assert (one.essence["owner"], one.essence["whole"], one.essence["id"]) == (True, True, one.id)
+    undo()
+    assert (one.timed, one.id, one.owner, one.whole, one.of_aleg, one.call_ref) == (False, "", False, False, False, "r")
+
+
 def test_charge_that_rang_for_long_is_stale() -> None:
     clock = Clock()
     one = charge(clock)

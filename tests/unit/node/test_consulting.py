@@ -12,6 +12,7 @@ from esl_apps.apps import transfer as transfer_app
 from esl_apps.core import talk, terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.charges import Charge
 from esl_apps.node import consulting, following
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.consulting import Consulting
@@ -385,6 +386,31 @@ def test_consulting_charge_goes_on_in_the_call_of_the_other_two(build: Build) ->
     assert not goes_on.ended
     new.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
     assert goes_on.ended
+
+
+@pytest.mark.parametrize("by", ["agent", "callee"])
+def test_consulting_counts_the_seconds_of_the_other_two_once(build: Build, by: str) -> None:
+    """From then on the leg that was on hold pays for the levels, whichever of the two did so before."""
+    bench = build(spending={"limits": {"minutes_per_day": 100}}).connect()
+    system, plan = bench.services.policy.system, bench.services.policy.settings.plan
+    live = talking(bench, app="callback", number="+27820001234")
+    legs: list[tuple[str, dict[str, Any]]] = [
+        ("0825556666", {"aleg": True}),
+        ("0820001234", {"owner": False, "whole": False}),
+    ]
+    charges = [Charge(live.attempt.call_ref, [system], plan.read(number), **more) for number, more in legs]
+    assert bench.services.usage.begin(*charges) is None
+    live.attempt.pay(*charges)
+    asking = consult(bench, live, "0820005678", by=by)
+    answered(asking)
+    # Each of the two calls has one leg that pays.
+    assert [sum(charge.timed for charge in one.attempt.charges) for one in (live, asking)] == [1, 1]
+    told(bench, live, asking, JOINED)
+    new = bench.services.calls.live[live.attempt.transferred_to or ""].attempt
+    leaves, stays = charges if by == "agent" else reversed(charges)
+    assert (leaves.ended, stays.ended) == (True, False)
+    assert [charge for charge in new.charges if charge.timed] == [stays]
+    assert stays.whole
 
 
 def test_consulting_call_without_legs_waits_for_its_consultation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,23 @@ from typing import Any
 import gevent
 import pytest
 
-from esl_apps.core import talk
+from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import Action, Undone
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Level, Limits, Refusal
 from esl_apps.node import transferring
 from esl_apps.node.live import Live
 from esl_apps.prompts import PROMPTS
-from tests.support.bench import Bench, Build, click_talk
-from tests.support.call_switch import B
+from esl_apps.store import keys
+from tests.support.bench import DID, Bench, Build, click_talk
+from tests.support.call_switch import B, C
 from tests.support.peer import UUID, api_response, eventually
+
+D = "dddddddd-2222-4333-8444-555555555555"
+CHAINS = [("agent", "agent"), ("agent", "callee"), ("callee", "agent"), ("callee", "callee")]
+LIMITED = {"spending": {"limits": {"minutes_per_day": 600}}}
+ACCOUNT = Level("account:acme", Limits(minutes_per_day=600, longest_call=900))
 
 
 def transfer(bench: Bench, live: Live, to: str = "1001", by: str = "agent") -> str:
@@ -153,3 +161,135 @@ def test_transferring_without_the_integrator_is_409(bench: Bench) -> None:
     live = click_talk(bench)
     live.attempt.integrator = "another"
     assert refusal(bench, live)[:2] == (409, "state")
+
+
+# Who pays ------------------------------------------------------------------------------------------------
+
+
+def paid_talk(
+    bench: Bench, app: str, *charges: dict[str, Any], number: str = "+27820001234"
+) -> tuple[Live, list[Charge]]:
+    """A talk of the account with the legs' charges, in an application that calls a number by its E.164 form."""
+    live = click_talk(bench, app=app, number=number, account_id="acme")
+    plan = bench.services.policy.settings.plan
+    made = []
+    for fields in charges:
+        keyed = plan.read(fields.pop("number", "0820001234"))
+        made.append(Charge(live.attempt.call_ref, [bench.services.policy.system, ACCOUNT], keyed, **fields))
+    assert bench.services.usage.begin(*made) is None
+    live.attempt.pay(*made)
+    live.attempt.answered_at = live.attempt.bridged_at = node_clock.now() - 2
+    for charge in made:
+        charge.talk(2)
+    return live, made
+
+
+def goes_on(bench: Bench, ref: str, aleg: str, bleg: str) -> Live:
+    """The leg that stays has come, and the new party has answered."""
+    live = bench.services.calls.live[ref]
+    live.attached = True
+    live.attempt.aleg_uuid, live.attempt.bleg_uuid = aleg, bleg
+    live.attempt.enter(terms.AGENT_ANSWERED, node_clock.now())
+    live.attempt.enter(terms.BRIDGED, node_clock.now())
+    return live
+
+
+def timed(attempt: Attempt) -> list[str]:
+    """The levels for which the seconds of an attempt count: each once for each leg that pays."""
+    return sorted(ticket.bound.key for charge in attempt.charges for ticket in charge.tickets if ticket.timed)
+
+
+@pytest.mark.parametrize("app", ["click-dial", "dialthrough", "disa"])
+def test_transferring_keeps_paying_for_the_leg_that_stays(build: Build, app: str) -> None:
+    """Whatever the number was called: a session has it in its E.164 form, and its charge as it was keyed."""
+    bench = build(**LIMITED).connect()
+    live, (charge,) = paid_talk(bench, app, {"whole": False})
+    new = bench.services.calls.live[transfer(bench, live)].attempt
+    assert live.attempt.ended
+    assert not charge.ended
+    assert charge in new.charges
+    # A reached limit, or a breaker that ends calls, reaches its leg.
+    bench.services.usage._cut(charge, Refusal("breaker", "system"))
+    eventually(lambda: f"api hupall ALLOTTED_TIMEOUT esl_call_ref {new.call_ref}" in bench.switch.heard)
+    new.end(terms.ANSWERED, 16, terms.SYSTEM, node_clock.now())
+    assert charge.ended
+
+
+@pytest.mark.parametrize(("by", "stays"), [("agent", 1), ("callee", 0)])
+def test_transferring_has_the_leg_that_stays_pay_alone(build: Build, by: str, stays: int) -> None:
+    """Of two legs, one counts for the levels. After the transfer it is the one that stays."""
+    bench = build(**LIMITED).connect()
+    live, charges = paid_talk(bench, "callback", {"aleg": True, "number": "0825556666"}, {"owner": False})
+    assert timed(live.attempt) == ["account:acme", "system"]
+    new = bench.services.calls.live[transfer(bench, live, "0820005678", by)].attempt
+    assert [charge.ended for charge in charges] == [stays != 0, stays != 1]
+    assert charges[stays] in new.charges
+    assert timed(new) == ["account:acme", "system"]
+    # Another process that takes the call over counts so, too.
+    essence = charges[stays].essence
+    assert essence in new.paid_for
+    assert essence["owner"]
+
+
+def test_transferring_that_fails_leaves_the_charges_as_they_were(build: Build) -> None:
+    bench = build(**LIMITED).connect()
+    live, charges = paid_talk(
+        bench, "callback", {"aleg": True, "number": "0825556666"}, {"owner": False, "whole": False}
+    )
+    before = list(live.attempt.paid_for)
+    bench.switch.answers["api uuid_transfer"] = api_response("-ERR No such channel!\n")
+    assert refusal(bench, live)[:2] == (409, "state")
+    assert sorted(map(str, live.attempt.paid_for)) == sorted(map(str, before))
+    assert timed(live.attempt) == ["account:acme", "system"]
+    live.attempt.end(terms.ANSWERED, 16, terms.AGENT, node_clock.now())
+    assert all(charge.ended for charge in charges)
+
+
+def test_transferring_hands_charges_over_before_the_move(build: Build) -> None:
+    """The flow that the leg leaves ends its charges, and the one that it comes to asks for their ``longest_call``."""
+    bench = build(**LIMITED).connect()
+    live, (charge,) = paid_talk(bench, "dialthrough", {})
+    seen: list[bool] = []
+
+    def moved(_connection: Any, _command: str) -> bytes:
+        seen.append(charge in live.attempt.charges)
+        return api_response("+OK\n")
+
+    bench.switch.answers["api uuid_transfer"] = moved
+    transfer(bench, live)
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("app", ["click-dial", "dialthrough", "callback"])
+def test_transferring_counts_each_second_once(
+    build: Build, monkeypatch: pytest.MonkeyPatch, app: str, chain: tuple[str, str]
+) -> None:
+    """Over a chain of three talks, for each payer that has a leg in them."""
+    by_account = {"click-dial": [2, 1, 0, 0], "dialthrough": [2, 1, 0, 0], "callback": [2, 1, 1, 2]}
+    limits = {"minutes_per_day": 600}
+    acme = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "limits": limits}
+    bench = build(spending={"limits": limits}, integrators=[{**acme, "caller_ids": [DID]}]).connect()
+    clock = node_clock.now()
+    monkeypatch.setattr(node_clock, "now", lambda: clock)
+    monkeypatch.setattr(bench.services.usage, "_seconds", lambda: clock)
+    legs: dict[str, list[dict[str, Any]]] = {"callback": [{"aleg": True, "number": "0825556666"}, {"owner": False}]}
+    live, _charges = paid_talk(bench, app, *legs.get(app, [{}]))
+    agent, customer = UUID, B
+    for leg, by in zip((C, D), chain, strict=True):
+        clock += 20
+        ref = transfer(bench, live, "0820005678", by)
+        # The new party is B, and takes the place of the one that leaves.
+        stays = customer if by == "agent" else agent
+        agent, customer = (leg, customer) if by == "agent" else (agent, leg)
+        live = goes_on(bench, ref, stays, leg)
+        assert len(set(timed(live.attempt))) == len(timed(live.attempt))
+    clock += 20
+    live.attempt.end(terms.ANSWERED, 16, terms.AGENT, clock)
+    bench.services.usage.settle()
+    sums = [
+        float(bench.redis_server.client.hvals(keys.usage_sums(key))[0])
+        for key in ("system", "integrator:acme", "account:acme")
+    ]
+    # The talk of the first call has lasted two seconds before.
+    assert sums == [62, 40, 22 + 20 * by_account[app][CHAINS.index(chain)]]
