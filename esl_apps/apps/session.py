@@ -177,8 +177,7 @@ class Session:
             rejected = self._talk(talk)
             # A call whose socket was lost goes on until then.
             end = self.call.ended()
-            if self._aleg is not None:
-                self._aleg.end(ago=node_clock.now() - end.at)
+            self.release(ago=node_clock.now() - end.at)
         finally:
             self.release()
         if self.attempt.ended:
@@ -259,12 +258,15 @@ class Session:
             self.hold_place(card)
             self.call.set({"esl_user_id": self.user})
 
-    def release(self) -> None:
+    def release(self, *, ago: float = 0.0) -> None:
+        if self.attempt.followed and not self.attempt.ended:
+            return  # The call goes on without this flow: its end gives them up.
         if self._held is not None:
             self.host.usage.leave(self._held, self.attempt.session_ref)
             self._held = None
-        if self._aleg is not None:
-            self._aleg.end()
+        # A transfer takes the first leg's charge along with its leg.
+        if self._aleg is not None and self._aleg.call_ref == self.attempt.call_ref:
+            self._aleg.end(ago=ago)
 
     # Asking -------------------------------------------------------------------------------------------
 

@@ -367,6 +367,8 @@ class Visit:
         if live is None:
             return None
         if self.services.calls.goes_on(live):
+            # No flow goes on with its caller.
+            live.attempt.closes = True
             raise Followed
         talked = live.attempt.bridged_at is not None
         end = self.services.calls.find_end(self.ref, uuid, self.core_uuid)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from gevent import GreenletExit
 from msgspec import structs
 
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
@@ -339,6 +341,31 @@ def test_callback_counts_once_a_number_is_dialled(keyed: str, *, changed: bool) 
     one.rung_back(ring_back, usage)
     assert aleg.provisional is (keyed != CALLEE)
     assert not any(charge.provisional for charge in usage.charges[1:])
+
+
+@pytest.mark.parametrize("how", ["transfer", "consultation"])
+def test_first_leg_that_another_call_takes_stays_paid(how: str) -> None:
+    """A transfer takes its charge along. In a consultation the call goes on, without its flow."""
+    other = Attempt(app="transfer", call_dir="external")
+
+    def leaves(_progress: Progress) -> Bridged:
+        (attempt,) = one.begun
+        if how == "consultation":
+            attempt.followed = True
+            raise GreenletExit
+        attempt.drop(aleg)
+        aleg.part("fs1", "A")
+        other.pay(aleg)
+        raise CallEnded("the leg has left")
+
+    one, usage = Answers(leaves), Purse()
+    ring_back = callback.new_call(PLAN.read("0825556666"), CARD, ACCOUNT, one.policy())
+    (aleg,) = charges = ring_back.charges(one.policy())
+    assert usage.begin(*charges) is None
+    ring_back.attempt.pay(*charges)
+    with suppress(GreenletExit):
+        one.rung_back(ring_back, usage)
+    assert not aleg.ended
 
 
 def test_high_risk_number_is_not_rung_back() -> None:
