@@ -80,6 +80,80 @@ def test_phone_page_link_never_chooses_the_server(node: Node, open_page: Callabl
     assert other.input_value("[name=extension]") == "1000"
 
 
+# Calls of other pages -------------------------------------------------------------------------------------
+
+FIELDS = ("callee", "outbound_id", "contact_ref")
+
+
+def ask_to_dial(page: Any, **fields: str) -> None:
+    """As a page does that embeds the phone, which isn't registered: it fills in the form."""
+    answered = page.evaluate(
+        """(fields) => new Promise((resolve) => {
+             const id = String(Math.random());
+             window.addEventListener("message", ({ data }) => {
+               if (data.type === "esl-apps-dialled" && data.id === id) resolve(data.state);
+             });
+             window.postMessage({ type: "esl-apps-dial", id, fields }, location.origin);
+           })""",
+        fields,
+    )
+    assert answered == "waiting"
+
+
+def values(page: Any) -> list[str]:
+    return [page.input_value(f"[name={name}]") for name in FIELDS]
+
+
+def test_phone_page_call_has_nothing_of_the_one_before(node: Node, open_page: Callable[..., Any]) -> None:
+    """A customer's call must not be counted as another's."""
+    page = open_page()
+    page.goto(f"http://{node.api}/phone/")
+    page.fill("[name=outbound_id]", "27115550000")
+    ask_to_dial(page, callee="0820001234", outbound_id="tvc_spring", contact_ref="lead-7")
+    assert values(page) == ["0820001234", "tvc_spring", "lead-7"]
+    ask_to_dial(page, callee="0820005678")
+    assert values(page) == ["0820005678", "27115550000", ""]
+    ask_to_dial(page, callee="0820001234", outbound_id="tvc_spring", contact_ref="lead-7")
+    page.fill("[name=callee]", "0820009999")
+    assert values(page) == ["0820009999", "27115550000", ""]
+    # A person's own reference stays.
+    page.fill("[name=contact_ref]", "mine")
+    page.fill("[name=callee]", "0820009998")
+    assert values(page) == ["0820009998", "27115550000", "mine"]
+
+
+def test_phone_page_link_is_for_its_own_callee(node: Node, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.goto(f"http://{node.api}/phone/#callee=0820001234&outbound_id=tvc_spring&contact_ref=lead-7")
+    ask_to_dial(page, callee="0820005678")
+    assert values(page) == ["0820005678", "", ""]
+
+
+def test_phone_page_embedded_link_that_is_no_number_says_so(node: Node, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.goto(f"http://{node.api}/phone/")
+    page.evaluate(
+        """(token) => new Promise((resolve) => {
+             document.body.insertAdjacentHTML("beforeend", '<a id="link" href="tel:100%">100 %</a>');
+             const script = document.createElement("script");
+             Object.assign(script.dataset, { agent: "1000", outboundId: "27115550000", token });
+             script.src = "/phone/embed.js";
+             script.onload = resolve;
+             document.body.append(script);
+             window.told = [];
+             document.addEventListener("esl-apps-call", ({ detail }) => window.told.push(detail.errors[0].field));
+           })""",
+        agent_token(node, scopes=("call",)),
+    )
+    for count in (1, 2):
+        page.click("#link")
+        eventually(lambda count=count: page.evaluate("window.told") == ["callee"] * count)  # type: ignore[misc]
+    assert "not called: callee: " in page.inner_text("[role=status] >> nth=-1")
+    # The browser itself says that the answers are 422.
+    assert all("422" in fault for fault in page.faults)
+    page.faults.clear()
+
+
 # Events ---------------------------------------------------------------------------------------------------
 
 

@@ -30,10 +30,10 @@
     if (!link || event.defaultPrevented || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     if (link.getAttribute("aria-busy") === "true") return;
-    link.setAttribute("aria-busy", "true");
     const fields = { callee: number(link.href), outbound_id: link.dataset.outboundId ?? settings.outboundId };
     const reference = link.dataset.contactRef ?? settings.contactRef;
     if (reference) fields.contact_ref = reference;
+    link.setAttribute("aria-busy", "true");
     (mode === "phone" ? throughPhone(fields) : post(fields))
       .then((call) => {
         say(call.state === "waiting" || call.state === "busy" ? `${fields.callee}: see the phone's window.` : `Calling ${fields.callee}…`);
@@ -51,8 +51,13 @@
 
   // RFC 3966: visual separators and parameters are no part of the number.
   function number(href) {
-    const text = decodeURIComponent(href.slice("tel:".length)).split(";")[0].replace(/[-.()\s]/g, "");
-    return text.replace(/^\+/, settings.plus ?? "00");
+    let text = href.slice("tel:".length);
+    try {
+      text = decodeURIComponent(text);
+    } catch {
+      // A % without a code: the node says what is wrong with the number.
+    }
+    return text.split(";")[0].replace(/[-.()\s]/g, "").replace(/^\+/, settings.plus ?? "00");
   }
 
   async function post(fields) {

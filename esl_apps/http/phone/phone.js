@@ -169,7 +169,7 @@ function place(fields) {
     $(missing[0]).focus();
     return false;
   }
-  localStorage.setItem("outbound_id", fields.outbound_id);
+  localStorage.setItem("outbound_id", own ?? fields.outbound_id);
   line.dial(fields);
   return true;
 }
@@ -293,9 +293,25 @@ window.addEventListener("message", async (event) => {
   if (state === "waiting") problem(line.registered ? "" : `Register to call ${fields.callee}.`);
 });
 
+// The person's own number to show, while a page's call is in the form: its reference and its number are for its callee alone.
+let own = null;
+
 function fill(fields) {
-  for (const name of ["callee", "outbound_id", "contact_ref"]) if (typeof fields[name] === "string") $(name).value = fields[name];
+  own ??= $("outbound_id").value;
+  const { callee, outbound_id = own, contact_ref = "" } = fields;
+  for (const [name, text] of Object.entries({ callee, outbound_id, contact_ref })) $(name).value = text;
 }
+
+$("callee").addEventListener("input", () => {
+  if (own === null) return;
+  $("outbound_id").value = own;
+  $("contact_ref").value = "";
+  own = null;
+});
+
+$("outbound_id").addEventListener("input", () => {
+  if (own !== null) own = $("outbound_id").value;
+});
 
 function values() {
   return Object.fromEntries(["callee", "outbound_id", "contact_ref"].map((name) => [name, $(name).value.trim()]));
@@ -311,6 +327,7 @@ for (const name of STORED) $(name).value = localStorage.getItem(name) || $(name)
 // not the server and the domain: anyone can write a link, and the password is for that server.
 const FILLED = ["callee", "outbound_id", "contact_ref", "extension"];
 const given = new URLSearchParams(location.hash.slice(1));
+if (given.has("callee")) own = $("outbound_id").value;
 for (const [name, text] of given) if (FILLED.includes(name)) $(name).value = text;
 if (given.has("token")) {
   follower.use(given.get("token"));
