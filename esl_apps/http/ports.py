@@ -135,6 +135,7 @@ def _same_ports(old: Config, new: Config) -> None:
         ("node", old.node, new.node),
         ("redis", old.redis, new.redis),
         ("switches", old.switches, new.switches),
+        ("spool", old.spool, new.spool),
         ("admin.listen", old.admin.listen, new.admin.listen),
         ("admin.console", old.admin.console, new.admin.console),
         ("admin.tls", old.admin.tls is None, new.admin.tls is None),
@@ -146,4 +147,4 @@ def _same_ports(old: Config, new: Config) -> None:
     ]
     for path, before, after in fixed:
         if before != after:
-            raise ConfigError("changes a name, port or connection, which takes a restart", path)
+            raise ConfigError("a change takes a restart", path)

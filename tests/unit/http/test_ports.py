@@ -162,6 +162,7 @@ def test_reload_changes_the_rate_of_requests(opened: Opened) -> None:
         ({"more": "colour: red"}, "colour"),
         ({"more": "node: {name: other}"}, "node"),
         ({"more": "redis: {url: 'redis://127.0.0.1:2/0'}"}, "redis"),
+        ({"more": "spool: {dir: /elsewhere}"}, "spool"),
         ({"admin_more": ", console: true"}, "admin.console"),
         ({"api_more": f", tls: {{cert: {TLS / 'one.pem'}, key: {TLS / 'one.key'}}}"}, "integrators"),
     ],
