@@ -105,6 +105,17 @@ dpkg -i /var/tmp/esl-apps.deb > /dev/null
 expect StatusText '2 of 2 workers run'
 systemd-analyze security --threshold=15 esl-apps --no-pager | tail -1
 
+step "Installed again, with a configuration that it can't use"
+before=$(show MainPID)
+echo 'nonsense: 1' >> $config
+fails dpkg -i /var/tmp/esl-apps.deb
+[ "$before" = "$(show MainPID)" ]
+expect ActiveState active
+cp /var/tmp/good.yml $config
+dpkg --configure esl-apps > /dev/null
+[ "$before" != "$(show MainPID)" ]
+expect ActiveState active
+
 step "Purged"
 dpkg --purge esl-apps > /dev/null
 for file in /etc/esl_apps /var/lib/esl_apps /etc/default/esl-apps; do fails ls -d $file; done
