@@ -61,7 +61,7 @@ _ONCE_MORE = 0.05
 _PATIENCE = 3.0
 #: Seconds for which that one's node looks whether it has if it doesn't answer: also the switch's answer may be late,
 #: and the connection to it break. And seconds between two looks.
-_LATE, _LOOK = 15.0, 0.1
+_LATE, _LOOK = 10.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)

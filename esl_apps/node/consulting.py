@@ -116,19 +116,10 @@ class Consulting:
         followed, adopted = old.followed, live.adopted
         self._transferring.wait_for_bridge(live, leg)
         told = self._transferring.look(live)
-
-        def move() -> None:
-            try:
-                self._move(live, new, leg, held)
-            except (SwitchUnavailable, ReplyError):
-                # The call goes on as if nothing had been asked.
-                transfer.note(new.attempt, held="")
-                raise
-
         old.consultation, old.consults, old.followed = new.attempt.call_ref, action.by, True
         moved = False
         try:
-            moved = self._transferring.begin(live, new, leg, move)
+            moved = self._transferring.begin(live, new, leg, lambda: self._move(live, new, leg, held))
         finally:
             if not moved:
                 old.consultation = old.consults = None

@@ -54,6 +54,10 @@ class SwitchLine:
     def is_lost(self) -> bool:
         return any(claim.is_lost() for claim in self._claims)
 
+    def comes(self, seconds: float) -> bool:
+        """Wait for a leg that the switch was told to send here. False: it hasn't come by then."""
+        return self._live.wait(lambda: self._live.attached, time.monotonic() + seconds)
+
     def elsewhere(self) -> bool:
         live = self._live
         self._tried.add(live.switch.name)

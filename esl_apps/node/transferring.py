@@ -20,7 +20,7 @@ from esl_apps.apps import application, note_hold, transfer
 from esl_apps.apps.click2dial import NO_ROOM, limit_fault
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.ringing import Originator
-from esl_apps.apps.transfer import TransferCall
+from esl_apps.apps.transfer import TransferCall, consultation
 from esl_apps.core import causes, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
@@ -55,6 +55,8 @@ _CONFIRM = "m:^:blind_transfer_ack:true^unset:blind_transfer_uuid^"
 _BRIDGED, _LOOK = 1.0, 0.02
 #: In FreeSWITCH's dump of a leg whose bridge runs in the other leg's thread.
 _WAITS = "Channel-State: CS_EXCHANGE_MEDIA"
+#: Seconds for a moved leg to come if the switch's answer is missing.
+_COMES = 2.0
 _PATH = re.compile(r"[A-Za-z0-9/._+@-]+")
 
 
@@ -198,12 +200,16 @@ class Transferring:
                 move()
                 done = True
             except (SwitchUnavailable, ReplyError) as error:
-                log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
+                # If only the answer to the last command is missing, the leg comes.
+                done = isinstance(error, SwitchUnavailable) and line.comes(_COMES)
+                if not done:
+                    log.warning("transfer_failed", extra={"call_ref": old.call_ref, "reason": str(error)})
             except Exception:
                 # Raised on, it would have the legs hung up that the switch takes for the new call's already.
                 log.exception("transfer_failed", extra={"call_ref": old.call_ref})
             finally:
                 if not done:
+                    self._rename(live, leg)
                     _undo(old, new.attempt)
                     hand_back()
                     for charge in charges:
@@ -217,6 +223,13 @@ class Transferring:
 
         services.calls.place(new.attempt, live.switch, ring, run)
         return bool(moved.get())
+
+    def _rename(self, live: Live, leg: str) -> None:
+        """Have legs that weren't moved be the first call's again. ``leg``: the one that was to be moved."""
+        old = live.attempt
+        with suppress(SwitchUnavailable, ReplyError):
+            set_variables(live.switch, leg, self.identity(old), {})
+            live.switch.api(f"uuid_setvar {old.bleg_uuid} esl_bleg {old.session_ref}")
 
     def part(self, switch: Switch, leg: str, held: str, steps: str) -> None:
         """Send a leg out of its bridge to a node, and the other one on. ``steps``: of that one, as an inline dialplan.
@@ -337,6 +350,8 @@ def _undo(old: Attempt, new: Attempt) -> None:
         old.transferred_to = None
         old.apart = [other for other in old.apart if other != ref]
     new.follows, new.closes = old.transferred_to != ref, named
+    if consultation(new) is not None:
+        transfer.note(new, held="")
 
 
 def other_party(party: str) -> str:

@@ -7,18 +7,20 @@ from typing import Any
 import gevent
 import pytest
 
+from esl_apps.apps.transfer import consultation
 from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import Action, Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
+from esl_apps.core.reference import new_ref
 from esl_apps.node import transferring
 from esl_apps.node.live import Live
 from esl_apps.prompts import PROMPTS
 from esl_apps.store import keys
-from tests.support.bench import DID, Bench, Build, click_talk
+from tests.support.bench import DID, Bench, Build, click_talk, show_legs
 from tests.support.call_switch import B, C
-from tests.support.peer import UUID, api_response, eventually
+from tests.support.peer import UUID, Peer, api_response, eventually
 
 D = "dddddddd-2222-4333-8444-555555555555"
 CHAINS = [("agent", "agent"), ("agent", "callee"), ("callee", "agent"), ("callee", "callee")]
@@ -146,6 +148,47 @@ def test_transferring_fault_refuses_and_frees_the_turn(bench: Bench) -> None:
     live.attempt.recording = talk.OFF
     with gevent.Timeout(5):
         transfer(bench, live)
+
+
+def moves_and_breaks(bench: Bench, leg: str) -> Any:
+    """Answer a move: the leg comes to the node, and the connection breaks before the reply."""
+
+    def moved(peer: Peer, _command: str) -> bytes:
+        ref = next(live.attempt.call_ref for live in bench.live.values() if live.run is not None)
+        bench.visit("transfer", **{"Unique-ID": leg, "variable_esl_call_ref": ref})
+        peer.close()
+        return b""
+
+    return moved
+
+
+def test_transferring_move_whose_reply_is_lost_is_done(bench: Bench) -> None:
+    bench.switch.answers["api uuid_transfer"] = moves_and_breaks(bench, B)
+    live = click_talk(bench)
+    new = transfer(bench, live)
+    assert live.attempt.ended
+    assert bench.live[new].attached
+
+
+def test_transferring_consultation_whose_reply_is_lost_is_begun(bench: Bench) -> None:
+    live = click_talk(bench)
+    show_legs(bench.switch, {"Unique-ID": UUID}, {"Unique-ID": B})
+    bench.switch.answers["api uuid_dual_transfer"] = moves_and_breaks(bench, UUID)
+    state = bench.services.acting.perform(live, Action("transfer", to="1001", by="agent", mode="consult"))
+    assert state.held
+    asked = consultation(bench.live[str(state.transfer_ref)].attempt)
+    assert asked is not None
+    assert asked.held == B
+
+
+def test_transferring_that_fails_leaves_the_leg_in_its_call(bench: Bench) -> None:
+    """Or the call, if it is followed, would be taken for one with a single leg, and hung up."""
+    bench.switch.answers["api uuid_record"] = api_response("-ERR Cannot stop record session!\n")
+    live = click_talk(bench, recording_url=f"{new_ref()}.wav")
+    refusal(bench, live)
+    named, bleg = commands(bench)[-2:]
+    assert named.startswith(f"uuid_setvar_multi {B} esl_app=click-dial;esl_call_ref={live.attempt.call_ref};")
+    assert bleg == f"uuid_setvar {B} esl_bleg {live.attempt.session_ref}"
 
 
 def test_transferring_a_leg_that_is_gone_counts_as_no_call(build: Build) -> None:
