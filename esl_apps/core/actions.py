@@ -92,7 +92,7 @@ class Undone(Exception):
 
 
 class Unanswered(Undone):
-    """The call's node doesn't answer in time. It may do the action all the same."""
+    """The call's node doesn't answer in time. It may have begun the action."""
 
     def __init__(self) -> None:
         super().__init__(503, UNKNOWN, "the call's node doesn't answer")

@@ -126,7 +126,7 @@ class Acting:
         """Do an action on a call, this node's or (by its snapshot) another's, and return the call's state after it.
 
         :raises Undone: it can't be done now, or the call's switch doesn't answer.
-        :raises Unanswered: nor does its node.
+        :raises Unanswered: its node doesn't answer, and may have begun.
         """
         ref = str(call["call_ref"])
         live = self._calls.live.get(ref)
@@ -146,7 +146,8 @@ class Acting:
             self._tell(health.switch, ref, action, question)
             outcome = answer.get(timeout=_TOLD)
         except gevent.Timeout:
-            raise Unanswered from None
+            unanswered = Unanswered()
+            raise _unavailable(str(unanswered)) if self._claims.withdraw(question) else unanswered from None
         finally:
             del self._asked[question]
         assert outcome is not None

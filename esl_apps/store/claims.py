@@ -19,8 +19,15 @@ class Claims:
     def take(self, asked: str) -> bool:
         """Claim what was asked, by an id that is the same for all processes. False: another one does it. If Redis can't
         say, each does."""
+        return self._is_first(asked, unknown=True)
+
+    def withdraw(self, asked: str) -> bool:
+        """Have no process do any more what was asked. False: one may do it already."""
+        return self._is_first(asked, unknown=False)
+
+    def _is_first(self, asked: str, *, unknown: bool) -> bool:
         key = keys.claims(asked)
         with suppress(StoreUnavailable):
             count, _ = self._client.send_all([("INCR", key), ("EXPIRE", key, KEEP)])
             return bool(count == 1)
-        return True
+        return unknown

@@ -298,7 +298,15 @@ def test_acting_another_node_that_is_gone_is_503(build: Build, monkeypatch: pyte
     monkeypatch.setattr(acting, "_TOLD", 0.02)
     first = build().connect()
     second = build(name="app3", known=first.switches).connect()
-    assert refusal(second, talking(first), "hold") == (503, "unknown", "")
+    live = talking(first)
+    assert refusal(second, live, "hold") == (503, "unavailable", "")
+    # It is back, and too late.
+    pass_on(first.switch, ACTION)
+    gevent.sleep(0.05)
+    assert not live.attempt.held
+    # If Redis is away, it may have begun.
+    second.redis.break_after()
+    assert refusal(second, live, "hold") == (503, "unknown", "")
 
 
 def test_acting_forged_event_does_nothing(bench: Bench) -> None:

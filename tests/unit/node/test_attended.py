@@ -279,11 +279,13 @@ def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
 def test_attended_late_answer_still_joins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acting, "_TOLD", 0.1)
     here, there, first, second = two_nodes(build)
+    resumed = here.switch.stop_at("api uuid_bridge")
     refer(here, first)
-    eventually(lambda: any(f"Event-Subclass: {ACTION}" in text for text in here.switch.heard))
+    pass_on(here.switch, ACTION)
+    eventually(lambda: told(here, "uuid_bridge"))
     gevent.sleep(0.2)
     assert not first.attempt.ended
-    pass_on(here.switch, ACTION)
+    resumed.set()
     eventually(lambda: second.attempt.ended)
     there.flush()
     eventually(lambda: first.attempt.ended)
@@ -301,27 +303,47 @@ def test_attended_late_answer_still_joins(build: Build, monkeypatch: pytest.Monk
     assert first.attempt.record.ended_at == pytest.approx(second.attempt.record.ended_at, abs=0.01)
 
 
-def test_attended_node_that_dies_after_the_bridge_has_joined(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("redis_lives", [True, False])
+def test_attended_node_that_dies_after_the_bridge_has_joined(
+    build: Build, monkeypatch: pytest.MonkeyPatch, redis_lives: bool
+) -> None:
     """No record says so; the switch does."""
     monkeypatch.setattr(acting, "_TOLD", 0.1)
     here, there, first, _second = two_nodes(build)
+    here.switch.stop_at("api uuid_bridge")
     refer(here, first)
-    eventually(lambda: any(f"Event-Subclass: {ACTION}" in text for text in here.switch.heard))
+    pass_on(here.switch, ACTION)
+    eventually(lambda: told(here, "uuid_bridge"))
     there.die()
+    if not redis_lives:
+        here.redis.break_after()
     says(here, CUSTOMER, bridge_uuid=TARGET)
     eventually(lambda: first.attempt.ended)
     assert first.attempt.transferred_to in here.live
 
 
-def test_attended_without_an_answer_goes_on(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attended_without_an_answer_is_withdrawn(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acting, "_TOLD", 0.1)
-    monkeypatch.setattr(attended, "_LATE", 0.2)
     here, _there, first, second = two_nodes(build)
     refer(here, first)
     assert refusal(first) == "the call's node doesn't answer"
-    # Too late now, so its node doesn't join them either.
-    monkeypatch.setattr(attended, "_PATIENCE", -1.0)
+    # It has stood still, and is back.
     pass_on(here.switch, ACTION)
+    gevent.sleep(0.1)
+    assert not second.attempt.ended
+    assert not told(here, "uuid_bridge")
+
+
+def test_attended_begun_too_late_changes_nothing(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "_TOLD", 0.1)
+    monkeypatch.setattr(attended, "_PATIENCE", 0.1)
+    monkeypatch.setattr(attended, "_LATE", 0.2)
+    here, _there, first, second = two_nodes(build)
+    resumed = here.switch.stop_at(f"api uuid_setvar {TARGET} esl_bleg")
+    refer(here, first)
+    pass_on(here.switch, ACTION)
+    assert refusal(first) == "the call's node doesn't answer"
+    resumed.set()
     eventually(lambda: any(f"Event-Subclass: {OUTCOME}" in text for text in here.switch.heard))
     assert not second.attempt.ended
     assert second.attempt.transferred_to is None
