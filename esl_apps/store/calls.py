@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gevent
@@ -26,17 +27,18 @@ from esl_apps.store import documents, keys
 from esl_apps.store.connection import Command
 from esl_apps.store.documents import WrongVersion
 from esl_apps.store.ended_calls import EndedCalls
-from esl_apps.store.errors import Fault, NoAnswer, Reply, Unreadable, raise_first
-from esl_apps.store.essence import Essence, StoredEssence
+from esl_apps.store.errors import NoAnswer, Reply, Unreadable
+from esl_apps.store.essence import Essence, own_version, read_essence
+from esl_apps.store.gone_calls import End, GoneCalls
 from esl_apps.store.hourly_quota import HourlyQuota
+from esl_apps.store.lenient_reads import LenientReads
+from esl_apps.store.list_trim import KEEP, ListTrim
 from esl_apps.store.paging import PAGE_BYTES, ReadCount
 from esl_apps.store.redis_client import Client
 from esl_apps.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which an ended call can be read.
-KEEP = 86400
 #: Entries scanned for one page of a filtered list. A rare match costs the client more pages, not the server more time.
 SCAN = 1000
 #: Seconds for which the cancel of a call is known: longer than it takes to adopt it and to see it end.
@@ -48,15 +50,13 @@ PING_EVERY = 1.0
 PING_AWAY = 0.2
 #: Seconds until a failed write is tried again.
 AGAIN = 0.5
-#: Seconds between two looks for calls of more than a day ago.
-TRIM_EVERY = 60.0
+#: Seconds between two looks for calls that Redis has again.
+LOOK_EVERY = 30.0
 #: Calls written between two looks at what else there is to do.
 _TURN = 50
 #: Refused calls of an hour, of one process, that can be read for a day. Strangers cause them: of more, only the records
 #: tell. 300 calls are some 600 KB.
 REFUSED_PER_HOUR = 300
-#: Keys of another type that are remembered, so that each is logged once.
-_UNREADABLE_MOST = 1000
 _LISTED_MOST = 50_000
 #: The group of the calls' own keys.
 _CALLS = keys.call("*")
@@ -81,11 +81,14 @@ class CallStore:
         boot: str = "",
         on_back: Callable[[], None] = lambda: None,
         make_known: Callable[[], None] = lambda: None,
+        now: Callable[[], float | None] = time.time,
     ) -> None:
         """``boot``: this process's name in ``membership``, under which its live calls are stored. ``on_back``: called
         when Redis is back, perhaps without data that it had not synced. ``make_known``: called before a call is
-        written, to make this process a member: others look only for the calls of members."""
+        written, to make this process a member: others look only for the calls of members. ``now``: as `ListTrim`'s."""
         self._client = client
+        self._reads = LenientReads(client)
+        self.unreadable = self._reads.unreadable
         self._boot = boot
         self._live = keys.live(boot)
         self._on_back = on_back
@@ -93,25 +96,29 @@ class CallStore:
         self._pending: dict[str, Change] = {}
         self._listed: dict[str, str] = {}
         """The list in which Redis has a live call, unless it has lost it."""
-        self._trimmed: dict[str, float] = {}
-        """When each list was trimmed last."""
+        self._trim = ListTrim(now)
         self._writes = WriteBehind(client)
+        self._gone = GoneCalls(client, self._live)
         self._wake = Flag()
+        self._back = Flag()
+        """Set when Redis is back."""
         # Two writers at once could overwrite a call's newer state with its older one.
         self._writing = Semaphore()
         self._ended = EndedCalls()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._trouble: str | None = ""
         """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
-        self.unreadable: dict[str, str] = {}
-        """Keys of another type that were met, and what Redis says of them."""
         self._refused = HourlyQuota()
         self.unanswered: dict[str, Essence] = {}
         """Calls that this process may have taken over: Redis didn't say."""
 
     def start(self) -> None:
         self.check()
-        self._greenlets = [background.keep("calls_writing", self._write), background.keep("redis_watch", self._watch)]
+        self._greenlets = [
+            background.keep("calls_writing", self._write),
+            background.keep("redis_watch", self._watch),
+            background.keep("gone_calls", self._watch_gone),
+        ]
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)
@@ -150,6 +157,7 @@ class CallStore:
                 # Other nodes must learn soon which calls have ended.
                 self._writes.hurry()
                 self._wake.set()
+                self._back.set()
                 self._on_back()
         return self.healthy
 
@@ -192,6 +200,8 @@ class CallStore:
     def save(self, ref: str, take: Take, essence: bytes | None, *, refused: bool = False) -> None:
         """Note that a call has changed. ``take`` is called when it is written, so a burst of changes is one write.
         ``essence``: as JSON; None once the call has ended. ``refused``: it ended and nothing was dialled for it."""
+        if essence is not None:
+            self._gone.discard(ref)
         self._pending[ref] = Change(take, essence, refused)
         self._wake.set()
 
@@ -241,11 +251,13 @@ class CallStore:
         if (listed := self._listed.get(ref, index)) != index:
             self._writes.put(listed, ref, ("ZREM", listed, ref))
         if refused and self._is_one_too_many():
-            self._listed.pop(ref, None)
+            if self._listed.pop(ref, None):
+                self._gone.add(ref)
             self._writes.put(_CALLS, ref, ("DEL", call))
             self._writes.put(index, ref, ("ZREM", index, ref))
             return
-        self._writes.put(_CALLS, ref, ("SET", call, documents.encode(CALL, document), "EX", KEEP))
+        status = ("SET", call, documents.encode(CALL, document), "EX", KEEP)
+        self._writes.put(_CALLS, ref, status)
         if self._listed.get(ref) != index:
             self._writes.put(index, ref, ("ZADD", index, 0, ref))
             if len(self._listed) >= _LISTED_MOST:
@@ -254,16 +266,30 @@ class CallStore:
             self._listed[ref] = index
         if essence is None:
             del self._listed[ref]
-            self._trim(index)
+            self._gone.ended(End(ref, index, status))
+            if trim := self._trim.due(index):
+                self._writes.put(index, "", trim)
 
-    def _trim(self, index: str) -> None:
-        """Drop the calls of more than a day ago from a list, once a minute."""
-        now = time.time()
-        if not now - TRIM_EVERY < self._trimmed.get(index, 0.0) <= now:
-            self._trimmed[index] = now
-            # References sort by time, so these are a range of names.
-            oldest = f"{int((now - KEEP) * 1000):012x}"
-            self._writes.put(index, "", ("ZREMRANGEBYLEX", index, "-", f"({oldest[:8]}-{oldest[8:]}"))
+    def _watch_gone(self) -> None:
+        while True:
+            self._back.wait(LOOK_EVERY)
+            self._back.clear()
+            with suppress(StoreUnavailable):
+                self.remove_gone()
+
+    def remove_gone(self) -> None:
+        """Remove calls that Redis has again as this process's, and write that they have ended.
+
+        :raises StoreUnavailable: Redis is down.
+        """
+
+        def is_written(ref: str) -> bool:
+            return self._writes.get(self._live, ref) is None
+
+        for end in self._gone.remove(is_written):
+            self._writes.put(_CALLS, end.ref, end.status)
+            self._writes.put(end.list, end.ref, ("ZADD", end.list, 0, end.ref))
+        self._wake.set()
 
     def _is_one_too_many(self) -> bool:
         """Count a refused call. True: this hour's are kept already."""
@@ -325,9 +351,9 @@ class CallStore:
     def live(self, boots: Iterable[str]) -> dict[str, list[Essence]]:
         """The live calls of processes, by process. :raises StoreUnavailable: Redis is down."""
         listed = list(boots)
-        answers = self._ask([("HVALS", keys.live(boot)) for boot in listed], [])
+        answers = self._reads.ask([("HVALS", keys.live(boot)) for boot in listed], [])
         return {
-            boot: [call for raw in in_turns("redis", found) if isinstance(call := _own_version(raw), Essence)]
+            boot: [call for raw in in_turns("redis", found) if isinstance(call := own_version(raw), Essence)]
             for boot, found in zip(listed, answers, strict=True)
         }
 
@@ -336,8 +362,8 @@ class CallStore:
 
         :raises StoreUnavailable: Redis is down.
         """
-        (found,) = self._ask([("HVALS", keys.live(boot))], [])
-        return any(isinstance(_own_version(raw), WrongVersion) for raw in found)
+        (found,) = self._reads.ask([("HVALS", keys.live(boot))], [])
+        return any(isinstance(own_version(raw), WrongVersion) for raw in found)
 
     def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
         """A live call's process and essence.
@@ -345,9 +371,9 @@ class CallStore:
         :raises StoreUnavailable: Redis is down, or the call is of a version that isn't read here (``WrongVersion``).
         """
         listed = list(boots)
-        answers = self._ask([("HGET", keys.live(boot), ref) for boot in listed], None)
+        answers = self._reads.ask([("HGET", keys.live(boot), ref) for boot in listed], None)
         for boot, raw in zip(listed, answers, strict=True):
-            if raw is not None and (call := _essence(raw)) is not None:
+            if raw is not None and (call := read_essence(raw)) is not None:
                 return boot, call
         return None
 
@@ -370,6 +396,7 @@ class CallStore:
             # Waiting for a write that is under way: it would bring the call back.
             self._pending.pop(ref, None)
             self._writes.drop(self._live, ref)
+            self._gone.add(ref)
             self._client.hdel(self._live, ref)
 
     def drop(self, ref: str, boot: str) -> None:
@@ -384,7 +411,7 @@ class CallStore:
 
     def cancelled(self, refs: Sequence[str]) -> dict[str, str]:
         """Those of these calls that were cancelled, and by which party. :raises StoreUnavailable: Redis is down."""
-        answers = self._ask([("GET", keys.cancelled(ref)) for ref in refs], None)
+        answers = self._reads.ask([("GET", keys.cancelled(ref)) for ref in refs], None)
         return {ref: terms.API for ref, raw in zip(refs, answers, strict=True) if raw == terms.API.encode()}
 
     def note_gone_on(self, ref: str, new: str) -> None:
@@ -410,7 +437,7 @@ class CallStore:
             commands.append(("EXPIRE", keys.call(ref), KEEP))
             commands.append(("ZADD", keys.calls(integrator), 0, ref))
         if commands:
-            self._ask(commands, None)
+            self._reads.ask(commands, None)
 
     def take_over(self, call: Essence, boot: str) -> bool:
         """Take over a dead process's call. False: another process was faster.
@@ -418,17 +445,25 @@ class CallStore:
         If this process dies between the two steps, two processes have the call, and Redis takes one of their records.
         :raises StoreUnavailable: Redis is down.
         """
+        ref = call.call_ref
+        self._gone.discard(ref)
         # Before it is here: its process may come back at any moment, and must know.
-        self._client.set(keys.taken(call.call_ref), self._boot, ex=TAKEN)
+        self._client.set(keys.taken(ref), self._boot, ex=TAKEN)
         call.had_by = [*call.had_by, boot]
-        self._client.hset(self._live, call.call_ref, call.encode())
         try:
-            if self._client.hdel(keys.live(boot), call.call_ref):
+            self._client.hset(self._live, ref, call.encode())
+        except StoreUnavailable:
+            # It may be there all the same, and another process may take the call over now.
+            self._gone.add(ref)
+            raise
+        try:
+            if self._client.hdel(keys.live(boot), ref):
                 return True
         except StoreUnavailable:
-            self.unanswered[call.call_ref] = call
+            self.unanswered[ref] = call
             raise
-        self._client.hdel(self._live, call.call_ref)
+        self._gone.add(ref)
+        self._client.hdel(self._live, ref)
         return False
 
     def was_taken(self, ref: str) -> bool:
@@ -440,28 +475,7 @@ class CallStore:
 
     def _values(self, refs: Iterable[str]) -> list[bytes | None]:
         # Not MGET: in a cluster the calls are on many slots.
-        return self._ask([("GET", keys.call(ref)) for ref in refs], None)
-
-    def _ask(self, commands: Sequence[Command], nothing: Any) -> list[Any]:
-        """The answers; ``nothing`` from a key that is something else. One such key hides no other.
-
-        :raises StoreUnavailable: Redis is down, or refuses.
-        """
-        answers: list[Any] = self._client.send_all(commands, raise_on_error=False)
-        for i, answer in enumerate(answers):
-            if isinstance(answer, Fault):
-                self._say_unreadable(commands[i][1], answer)
-                answers[i] = nothing
-        raise_first(answers)
-        return answers
-
-    def _say_unreadable(self, key: str, error: Fault) -> None:
-        """Log a key once: others are read and written at every beat."""
-        if key not in self.unreadable:
-            if len(self.unreadable) == _UNREADABLE_MOST:
-                self.unreadable.clear()
-            self.unreadable[key] = str(error).removeprefix("redis: ")
-            log.error("key_unreadable", extra={"key": key, "reason": str(error)})
+        return self._reads.ask([("GET", keys.call(ref)) for ref in refs], None)
 
 
 def _read(raw: bytes | None) -> dict[str, Any] | None:
@@ -475,25 +489,3 @@ def _read(raw: bytes | None) -> dict[str, Any] | None:
     except Unreadable as error:
         log.error("call_unreadable", extra={"reason": str(error)})
         return None
-
-
-def _essence(raw: bytes) -> Essence | None:
-    """Decode a live call as its process wrote it. None, with a log line, if it is damaged.
-
-    :raises WrongVersion: only nodes of another version can read it.
-    """
-    try:
-        return StoredEssence.decode(raw)
-    except WrongVersion:
-        raise
-    except Unreadable as error:
-        log.error("live_call_unreadable", extra={"reason": str(error)})
-        return None
-
-
-def _own_version(raw: bytes) -> Essence | WrongVersion | None:
-    """As `_essence`; the error if only nodes of another version can read it."""
-    try:
-        return _essence(raw)
-    except WrongVersion as error:
-        return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from esl_apps.core.call_fields import CallFields, show_times, values_of
 from esl_apps.core.terms import AGENT_ANSWERED, BRIDGED, QUEUED, STATES
 from esl_apps.core.versions import LIVE_CALL, NOTHING, Rest
 from esl_apps.store import documents
+from esl_apps.store.documents import WrongVersion
+from esl_apps.store.errors import Unreadable
+
+log = logging.getLogger(__name__)
 
 #: One object, because msgspec leaves out a default by its identity.
 _AGREES = 0.0
@@ -65,6 +70,28 @@ class StoredEssence(Essence, omit_defaults=True, dict=True):
         return isinstance(other, Essence) and msgspec.structs.astuple(self) == msgspec.structs.astuple(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def read_essence(raw: bytes) -> Essence | None:
+    """Decode a live call as its process wrote it. None, with a log line, if it is damaged.
+
+    :raises WrongVersion: only nodes of another version can read it.
+    """
+    try:
+        return StoredEssence.decode(raw)
+    except WrongVersion:
+        raise
+    except Unreadable as error:
+        log.error("live_call_unreadable", extra={"reason": str(error)})
+        return None
+
+
+def own_version(raw: bytes) -> Essence | WrongVersion | None:
+    """As `read_essence`; the error if only nodes of another version can read it."""
+    try:
+        return read_essence(raw)
+    except WrongVersion as error:
+        return error
 
 
 def essence(attempt: Attempt, core_uuid: str | None, ahead: float = 0.0, had_by: Sequence[str] = ()) -> Essence:

@@ -35,12 +35,11 @@ from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order
 from esl_apps.prompts import is_media
-from esl_apps.store import calls as store_module
 from esl_apps.store.calls import CallStore
 from esl_apps.store.card_fields import NAME
 from esl_apps.store.cards import CardStore
 from esl_apps.store.errors import Unreadable
-from esl_apps.store.essence import StoredEssence
+from esl_apps.store.essence import StoredEssence, own_version
 from esl_apps.store.idempotency import IdempotencyKeys
 from esl_apps.store.script import sha_of, text_of
 from esl_apps.testing import PLAN
@@ -290,7 +289,7 @@ def stored(data: bytes) -> None:
     assert call is None or (isinstance(call["call_ref"], str) and isinstance(call["state"], str))
     with suppress(Unreadable):
         IdempotencyKeys(_Redis(data)).claim("acme", "key", b"", "ref")
-    essence = store_module._own_version(data)
+    essence = own_version(data)
     if isinstance(essence, StoredEssence):
         assert re.fullmatch(r"[A-Za-z0-9.-]{1,64}", essence.call_ref)
         # As its adopter writes it: whatever else it had, it is read again.

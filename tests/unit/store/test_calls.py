@@ -19,9 +19,9 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store import keys, redis_client
+from esl_apps.store import gone_calls, keys, redis_client
 from esl_apps.store.calls import CallStore
-from esl_apps.store.errors import Fault
+from esl_apps.store.errors import Fault, NoAnswer
 from esl_apps.store.essence import Essence
 from tests.support import redis_servers
 from tests.support.cluster import cluster_of_one
@@ -596,7 +596,7 @@ def test_list_drops_calls_of_more_than_a_day_ago_once_a_minute(store: CallStore,
     now = time.time()
     for ref, at in ((old, now), (older, now + 59), (older, now + 61)):
         store._client.execute_command("ZADD", keys.calls("acme"), 0, ref)
-        monkeypatch.setattr(time, "time", lambda at=at: at)
+        monkeypatch.setattr(store._trim, "_now", lambda at=at: at)
         last = save(store, call("ended"))
         store.flush()
         assert (ref in listed(store)) == (at == now + 59)
@@ -605,3 +605,130 @@ def test_list_drops_calls_of_more_than_a_day_ago_once_a_minute(store: CallStore,
 
 def listed(store: CallStore) -> list[str]:
     return [ref.decode() for ref in store._client.zrange(keys.calls("acme"), 0, -1)]
+
+
+# Calls that Redis has again -------------------------------------------------------------------------------
+
+
+def lost_end(store: CallStore, one: dict[str, Any]) -> dict[str, Any]:
+    """End a call, and have Redis lose that."""
+    client, live = store._client, keys.live(BOOT)
+    store.flush()
+    before = client.hget(live, one["call_ref"]), client.get(keys.call(one["call_ref"]))
+    ended = save(store, {**one, "state": "ended"})
+    store.flush()
+    client.hset(live, one["call_ref"], before[0])
+    client.set(keys.call(one["call_ref"]), before[1])
+    client.delete(keys.calls("acme"))
+    return ended
+
+
+def in_redis(store: CallStore) -> set[str]:
+    """The calls that Redis has as this process's."""
+    return {raw.decode() for raw in store._client.hkeys(keys.live(BOOT))}
+
+
+def test_ended_call_that_redis_has_again_ends_there_too(store: CallStore, caplog: pytest.LogCaptureFixture) -> None:
+    ended = lost_end(store, save(store, call("bridged")))
+    up = save(store, call("bridged"))
+    store.flush()
+    store.remove_gone()
+    assert in_redis(store) == {up["call_ref"]}
+    store.flush()
+    assert store.call(ended["call_ref"]) == ended
+    assert ended["call_ref"] in listed(store)
+    store.remove_gone()
+    assert caplog.messages == ["ended_calls_removed"]
+
+
+def test_ended_call_goes_once_redis_is_back(store: CallStore) -> None:
+    ended = lost_end(store, save(store, call("bridged")))
+    store._trouble = "redis: no answer"
+    watching = gevent.spawn(store._watch_gone)
+    gevent.sleep(0.01)
+    assert in_redis(store) == {ended["call_ref"]}
+    store.check()
+    gevent.sleep(0.01)
+    assert in_redis(store) == set()
+    watching.kill()
+
+
+def test_call_without_a_known_end_is_left_in_redis(store: CallStore) -> None:
+    """It is among no live calls while its caller is back and has not chosen a number yet."""
+    other = CallStore(store._client, "other")
+    one = save(other, call("bridged"))
+    other.flush()
+    assert store.take_over(essence_of(one), "other")
+    store.remove_gone()
+    # Also if an earlier end of it is known here.
+    lost_end(store, save(store, one))
+    other._client.hset(keys.live("other"), one["call_ref"], encode(essence_of(one)))
+    assert store.take_over(essence_of(one), "other")
+    store.remove_gone()
+    assert in_redis(store) == {one["call_ref"]}
+    lost_end(store, save(store, one))
+    save(store, one)
+    store.remove_gone()
+    assert in_redis(store) == {one["call_ref"]}
+
+
+def test_end_that_waits_to_be_written_is_not_removed(store: CallStore) -> None:
+    one = save(store, call("bridged"))
+    store.flush()
+    save(store, {**one, "state": "ended"})
+    store._queue(one["call_ref"], *store._pending.pop(one["call_ref"]))
+    store.remove_gone()
+    assert in_redis(store) == {one["call_ref"]}
+    store.flush()
+    assert in_redis(store) == set()
+
+
+def test_call_whose_takeover_had_no_answer_is_removed(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have taken it over since."""
+    one, done = call("bridged"), store._client.hset
+
+    def answer_lost(*args: Any) -> None:
+        done(*args)
+        raise NoAnswer("redis: no answer")
+
+    monkeypatch.setattr(store._client, "hset", answer_lost)
+    with pytest.raises(NoAnswer):
+        store.take_over(essence_of(one), "dead")
+    assert (in_redis(store), store.unanswered) == ({one["call_ref"]}, {})
+    store.remove_gone()
+    assert in_redis(store) == set()
+
+
+def test_call_that_another_took_first_is_removed(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = call("bridged")
+
+    def second_lost(key: str, *_refs: str) -> int:
+        if key == keys.live(BOOT):
+            raise NoAnswer("redis: no answer")
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._client, "hdel", second_lost)
+        with pytest.raises(NoAnswer):
+            store.take_over(essence_of(one), "dead")
+    assert in_redis(store) == {one["call_ref"]}
+    store.remove_gone()
+    assert in_redis(store) == set()
+
+
+def test_call_that_went_back_and_that_redis_has_again_is_removed(store: CallStore) -> None:
+    one = save(store, call("bridged"))
+    store.flush()
+    store.forget(one["call_ref"])
+    store._client.hset(keys.live(BOOT), one["call_ref"], encode(essence_of(one)))
+    store.remove_gone()
+    assert in_redis(store) == set()
+
+
+def test_gone_calls_are_remembered_in_a_bounded_number(store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gone_calls, "MOST", 20)
+    monkeypatch.setattr(gone_calls, "ENDS", 5)
+    for _ in range(40):
+        save(store, call("ended"))
+    store.flush()
+    assert (len(store._gone._refs), len(store._gone._ends)) == (20, 5)
