@@ -61,7 +61,9 @@ class CdrFiles(background.Kept):
                 switch_cdr.remove(ref)
 
     def _keep_for_a_while(self, ref: str, written_at: float) -> None:
-        if time.time() - written_at > FORGOTTEN:
+        # Redis's time: this node's clock may be ahead.
+        now = self._services.membership.redis_time()
+        if now is not None and now - written_at > FORGOTTEN:
             log.warning("unknown_call_removed", extra={"call_ref": ref})
             self._services.switch_cdr.remove(ref)
             return

@@ -36,6 +36,10 @@ class RecordExpiry(background.Kept):
 
     def trim(self) -> None:
         """:raises StoreUnavailable: Redis is down."""
+        # Redis's time: a node whose clock is ahead would drop everybody's records.
+        now = self._services.membership.redis_time()
+        if now is None:
+            return
         config = self._services.policy.config
         names = ["", *(integrator.name for integrator in config.integrators)]
-        self._services.record_history.trim(names, config.records.keep_days)
+        self._services.record_history.trim(names, config.records.keep_days, now)

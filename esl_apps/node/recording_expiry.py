@@ -36,7 +36,10 @@ class RecordingExpiry(background.Kept):
 
     def _run(self) -> None:
         while True:
-            self.tidy(datetime.now(UTC).date())
+            # Redis's time: this node's clock may be ahead, most of all at the start.
+            now = self._services.membership.redis_time()
+            if now is not None:
+                self.tidy(datetime.fromtimestamp(now, UTC).date())
             gevent.sleep(LOOK_EVERY)
 
     def tidy(self, today: date) -> None:

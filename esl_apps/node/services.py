@@ -204,7 +204,7 @@ def build_services(config: Config) -> Services:
         records.save_all()
         outboxes.examine()
 
-    store = CallStore(redis, membership.boot, redis_is_back, say_alive)
+    store = CallStore(redis, membership.boot, redis_is_back, say_alive, membership.redis_time)
     readiness = Readiness(
         switches,
         store,

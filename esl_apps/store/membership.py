@@ -115,6 +115,10 @@ class Membership:
                 self._spoke.add(boot)
         self._spoke = {boot for boot in self._spoke if boot in self.peers and not self.is_dead(boot)}
 
+    def redis_time(self) -> float | None:
+        """Return Redis's time; None before the first beat."""
+        return self.redis_clock.now() if self.boot in self.peers else None
+
     def held_since(self, at: float) -> bool:
         """Return whether this process has all that it had at a time (``clock``): no other process can have taken it for
         dead since."""

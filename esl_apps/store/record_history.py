@@ -7,7 +7,6 @@ calls began, and a span of time is a range of members.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -143,9 +142,8 @@ class Chosen(NamedTuple):
 class RecordHistory:
     """Reads the records. Every method raises ``StoreUnavailable`` if Redis is down."""
 
-    def __init__(self, client: Client, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._clock = clock
 
     def page(
         self, integrator: str, chosen: Chosen, limit: int, before: str | None = None
@@ -186,9 +184,9 @@ class RecordHistory:
                         return found, top[1:]
         return found, top[1:]
 
-    def trim(self, integrators: Iterable[str], days: float) -> None:
-        """Drop the records of calls that began more than some days ago."""
-        oldest = _edge(self._clock() - days * _DAY)
+    def trim(self, integrators: Iterable[str], days: float, now: float) -> None:
+        """Drop the records of calls that began more than some days ago. ``now``: by Redis's clock."""
+        oldest = _edge(now - days * _DAY)
         refused: Exception | None = None
         for integrator in integrators:
             key = keys.history(integrator)

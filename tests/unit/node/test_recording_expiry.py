@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from esl_apps.node import recording_expiry
 from esl_apps.node.recording_expiry import RecordingExpiry
 from tests.support.bench import Bench, Build
+from tests.support.peer import eventually
 
 REF = "01900000-0000-7000-8000-00000000000"
 TODAY = date(2026, 11, 29)
@@ -64,6 +65,29 @@ def test_expiry_leaves_what_is_not_a_recording(bench: Bench, tmp_path: Path) -> 
     RecordingExpiry(bench.services).tidy(TODAY)
     assert not ours.exists()
     assert all(path.exists() for path in [*others, far])
+
+
+def test_expiry_waits_for_the_clock_of_redis(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This node's clock, by which the recording is too old, may be wrong."""
+    monkeypatch.setattr(recording_expiry, "LOOK_EVERY", 0.01)
+    path = recording(bench, "20261029")
+    times = [None, datetime(2026, 11, 28, 23, 59, tzinfo=UTC).timestamp()]
+    looks: list[float | None] = []
+
+    def redis_time() -> float | None:
+        looks.append(times[0])
+        return times[0]
+
+    monkeypatch.setattr(bench.services.membership, "redis_time", redis_time)
+    expiry = RecordingExpiry(bench.services)
+    expiry.start()
+    eventually(lambda: len(looks) > 1)
+    times.pop(0)
+    eventually(lambda: looks.count(times[0]) > 1)
+    assert path.exists()
+    times[0] = datetime(2026, 11, 29, tzinfo=UTC).timestamp()
+    eventually(lambda: not path.exists())
+    expiry.stop()
 
 
 def test_expiry_without_keep_days_deletes_nothing(build: Build) -> None:

@@ -310,8 +310,27 @@ def test_records_are_dropped_after_keep_days(build: Build, monkeypatch: pytest.M
     bench.records()
     history = bench.services.record_history
     keeping = RecordExpiry(bench.services)
-    keeping.trim()
+    ahead = time.time() + 2 * 86400 + 1
+    # This node's clock alone is ahead.
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: ahead)
+        keeping.trim()
     assert len(history.page("acme", Chosen(), 10)[0]) == 1
-    monkeypatch.setattr(history, "_clock", lambda: time.time() + 2 * 86400 + 1)
-    keeping.trim()
-    assert history.page("acme", Chosen(), 10) == ([], None)
+    for known, left in ((None, 1), (ahead, 0)):
+        monkeypatch.setattr(bench.services.membership, "redis_time", lambda known=known: known)
+        keeping.trim()
+        assert len(history.page("acme", Chosen(), 10)[0]) == left
+
+
+def test_call_list_is_trimmed_by_the_clock_of_redis(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = build()
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 8 * 86400)
+    membership = bench.services.membership
+    index = keys.calls("acme")
+    assert (membership.redis_time(), bench.services.store._trim.due(index)) == (None, None)
+    membership.say()
+    command = bench.services.store._trim.due(index)
+    assert command is not None
+    oldest = command[3]
+    seconds = int(oldest[1:].replace("-", ""), 16) / 1000
+    assert seconds == pytest.approx(bench.redis_server.client.time()[0] - 86400, abs=5)

@@ -171,7 +171,7 @@ def test_history_decodes_few_records_in_vain(client: Any, keep: Any, monkeypatch
 def test_history_drops_old_records(client: Any, keep: Any, server: RedisServer) -> None:
     keep(NOW)
     left = keep(NOW + 10)
-    RecordHistory(client, clock=lambda: NOW + 10 + 86400).trim(["acme", ""], 1)
+    RecordHistory(client).trim(["acme", ""], 1, NOW + 10 + 86400)
     assert refs(client) == [left]
     assert 86400 < server.client.ttl(keys.history("acme")) <= 2 * 86400
 
@@ -206,7 +206,7 @@ def test_history_of_another_type_leaves_others_to_be_trimmed(client: Any, keep: 
     keep(NOW, integrator="zulu")
     client.set(keys.history("acme"), "x")
     with pytest.raises(Fault):
-        RecordHistory(client, clock=lambda: NOW + 2 * 86400).trim(["acme", "zulu"], 1)
+        RecordHistory(client).trim(["acme", "zulu"], 1, NOW + 2 * 86400)
     assert refs(client, integrator="zulu") == []
 
 
