@@ -66,7 +66,7 @@ SYNCED = 3.0
 #: Seconds by which a replica that becomes the master may lag. Sentinel and a cluster choose none that was cut off for
 #: longer than ten of their time-outs, which are 30 and 15 s unless configured.
 LAG = 600.0
-#: Entries kept per list in case Redis loses them. Reached only if Redis never saves and no client takes any.
+#: Entries kept per list in case Redis loses them. Reached if Redis never saves, or has replicas and gets 16 a second.
 KEPT = 10000
 #: Characters of the entries in memory: of those that wait, and of those that are kept per list. That many entries have
 #: 10 to 35 million; but clients choose what their calls carry, and 10,000 could have a gigabyte.
