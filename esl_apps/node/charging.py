@@ -49,6 +49,9 @@ def cut_on(switches: Sequence[Switch], calls: Mapping[str, Live]) -> Callable[[C
             aleg_uuid = charge.aleg_uuid if attempt is None else attempt.aleg_uuid
             if aleg_uuid is not None:
                 commands.append(f"uuid_kill {aleg_uuid} ALLOTTED_TIMEOUT")
+        elif attempt is not None and attempt.followed and attempt.bleg_uuid is not None:
+            # A consultation has taken it from the session's B-legs.
+            commands = [f"uuid_kill {attempt.bleg_uuid} ALLOTTED_TIMEOUT"]
         elif attempt is not None:
             commands = [f"hupall ALLOTTED_TIMEOUT esl_bleg {attempt.session_ref}"]
         background.once("charge_cutting", _order, switch, commands, call_ref=charge.call_ref)

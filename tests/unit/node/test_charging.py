@@ -20,6 +20,7 @@ from esl_apps.node.live import Live
 from esl_apps.store import keys
 from esl_apps.store.membership import BEAT
 from tests.support.bench import DID, Bench, Build
+from tests.support.call_switch import B
 from tests.support.peer import UUID, api_response, eventually
 
 CUT = Refusal("minutes_per_day", "account:acme")
@@ -65,6 +66,13 @@ def test_charging_cut_of_b_alone_leaves_the_caller(bench: Bench) -> None:
     live = call_of(bench, session_ref="s-1")
     cut(bench, charge_of(live.attempt.call_ref, whole=False))
     assert ordered(bench, 1) == ["hupall ALLOTTED_TIMEOUT esl_bleg s-1"]
+
+
+def test_charging_cut_ends_a_b_leg_on_hold_alone(bench: Bench) -> None:
+    """It is no longer one of the session's, and the new party of the consultation is."""
+    live = call_of(bench, session_ref="s-1", bleg_uuid=B, followed=True)
+    cut(bench, charge_of(live.attempt.call_ref, whole=False))
+    assert ordered(bench, 1) == [f"uuid_kill {B} ALLOTTED_TIMEOUT"]
 
 
 def test_charging_cut_is_noted_once_however_often_it_is_told(bench: Bench) -> None:
