@@ -156,7 +156,8 @@ class TransferCall:
             client.read_target(self.to.dialled)
         except Refused as refused:
             return refused.faults[0]
-        refusal = host.usage.tripped(*self.attempt.charges)
+        # The leg that stays may go on: a breaker that ends calls has ended it.
+        refusal = host.usage.tripped(*(charge for charge in self.attempt.charges if not charge.of_aleg))
         return None if refusal is None else limit_fault(refusal)
 
     def _keys(self, policy: AppPolicy) -> tuple[Mapping[str, str], Mapping[str, str]]:

@@ -13,7 +13,7 @@ from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.charges import Charge
-from esl_apps.core.limits import Level, Limits
+from esl_apps.core.limits import BREAKER, Level, Limits, Refusal
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.record import Record
 from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, fails, host, talks
@@ -139,6 +139,23 @@ def test_transfer_that_the_rules_refuse_meanwhile_dials_nothing() -> None:
     assert call.did("bridge") == []
     assert "transfer_refused" in str(call.did("play"))
     assert record.end_reason == terms.REJECTED
+
+
+@pytest.mark.parametrize(("leg", "reason"), [("stays", "answered"), ("new", "rejected")])
+def test_transfer_asks_the_breakers_of_the_new_leg(leg: str, reason: str) -> None:
+    """One that has tripped for the leg that stays lets that talk: otherwise it would have ended the call."""
+
+    class Tripped(Purse):
+        def tripped(self, *charges: Charge) -> Refusal | None:
+            return Refusal(BREAKER, "system") if charges else None
+
+    made = new("agent", "1001")
+    charge = Charge("before" if leg == "stays" else made.attempt.call_ref, [Level("system")], PLAN.read("0820001234"))
+    made.attempt.pay(charge)
+    call = ScriptedCall([talks(bleg())], ended(b=bleg(), at=1010.0))
+    made.answered(call, POLICY, host([], Tripped()))
+    assert made.attempt.record is not None
+    assert made.attempt.record.end_reason == reason
 
 
 def test_restore_goes_on_with_the_same_call() -> None:
