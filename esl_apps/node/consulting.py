@@ -40,7 +40,7 @@ from esl_apps.core.actions import (
     not_now,
 )
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.billing import carry_leg, divide_leg, note_parting, share_of
+from esl_apps.core.billing import divide_leg, note_parting, share_of
 from esl_apps.core.call_fields import Before
 from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
@@ -272,9 +272,9 @@ class Consulting:
 
     def _parted(self, live: Live, action: Action) -> None:
         """Go on without the party on hold."""
-        transfer.note(live.attempt, held="")
         if action.seconds is not None:
-            carry_leg(live.attempt, action.seconds)
+            self._transferring.carry_on(live.attempt, action.seconds)
+        transfer.note(live.attempt, held="")
         live.attempt.save()
         if live.attempt.bleg_uuid:
             # Or the switch would send the new party to the one on hold, who has left.
@@ -407,7 +407,7 @@ class Consulting:
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
         # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.
-        charges = joined.charges(old.charges_of(held))
+        charges = [] if action.shared is None else joined.charges(old.charges_of(held))
         services.usage.adopt(*charges)
         attempt.pay(*charges)
         for charge in charges:

@@ -24,7 +24,7 @@ from esl_apps.apps.transfer import TransferCall, consultation
 from esl_apps.core import causes, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.billing import divide_leg, note_before_move, note_parting
+from esl_apps.core.billing import carry_leg, divide_leg, note_before_move, note_parting
 from esl_apps.core.call import Call, Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Refused
@@ -270,6 +270,26 @@ class Transferring:
                     charge.end()
 
         return hand_back
+
+    def carry_on(self, asking: Attempt, seconds: float) -> None:
+        """Bill the leg of the party that asks to its consultation from now on: the call on hold has ended, in whose
+        records are its ``seconds``."""
+        carry_leg(asking, seconds)
+        asked, policy = consultation(asking), self._services.policy
+        if asked is None or not asked.held:
+            return
+        number = policy.settings.plan.find(asking.extension if asked.consults == terms.AGENT else asking.number)
+        client = policy.clients.get(asking.integrator or "")
+        if number is None or number.is_extension or number.is_emergency or client is None:
+            return
+        # The new party's leg counts for the levels.
+        charge = Charge(asking.call_ref, client.levels, number, aleg=True, owner=False)
+        charge.before = seconds
+        charge.outlive(asking.switch, asking.aleg_uuid or "")
+        self._services.usage.adopt(charge)
+        charge.inherit(None, seconds)
+        asking.pay(charge)
+        charge.talk()
 
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""

@@ -413,6 +413,46 @@ def test_consulting_counts_the_seconds_of_the_other_two_once(build: Build, by: s
     assert stays.whole
 
 
+@pytest.mark.parametrize(("shared", "numbers"), [(3.0, ["0820005678"]), (None, [])])
+def test_consulting_charges_a_new_party_that_was_placed(build: Build, shared: float | None, numbers: list[str]) -> None:
+    """A caller whom a phone joins with a customer has dialled in."""
+    bench = build(spending={"limits": {"minutes_per_day": 100}}).connect()
+    live = talking(bench)
+    asking = consult(bench, live, "0820005678")
+    answered(asking)
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    ref = asking.attempt.call_ref
+    action = Action(CONSULTED, step=JOINED, ref=ref, leg=T, to=asked.to, next=asked.next, shared=shared)
+    bench.services.acting.perform(live, action)
+    charges = [charge.essence for charge in bench.services.calls.live[asked.next].attempt.charges]
+    assert sorted({charge["number"] for charge in charges}) == numbers
+
+
+@pytest.mark.parametrize(("agent", "numbers"), [("0825556666", ["0825556666"]), ("1000", [])])
+def test_consulting_pays_on_for_the_party_that_asks(build: Build, agent: str, numbers: list[str]) -> None:
+    """The customer on hold has left, and their call paid for that leg. Its destination counts on."""
+    mobile = {"class:mobile": {"minutes_per_day": 100, "longest_call": 900}}
+    bench = build(spending={"limits": {"minutes_per_day": 100, "destinations": mobile}}).connect()
+    live = talking(bench, placed=True, answered_at=AT, extension=agent)
+    asking = consult(bench, live)
+    answered(asking)
+    (new,) = asking.attempt.charges
+    live.attempt.a_seconds = 300.0
+    live.attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    charges = [charge for charge in asking.attempt.charges if charge is not new]
+    assert [charge.essence["number"] for charge in charges] == numbers
+    for charge in charges:
+        assert charge.left == pytest.approx(600, abs=1)
+        assert [(ticket.bound.key, ticket.timed) for ticket in charge.tickets] == [
+            ("system", False),
+            ("system/class:mobile", True),
+        ]
+        assert charge.since is not None
+    asking.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
+    assert all(charge.ended for charge in charges)
+
+
 def test_consulting_call_without_legs_waits_for_its_consultation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The switch has joined the other two, in the next call; the word of it is still on its way."""
     live = talking(bench)
