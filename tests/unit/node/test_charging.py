@@ -69,7 +69,7 @@ def test_charging_cut_of_b_alone_leaves_the_caller(bench: Bench) -> None:
 
 
 def test_charging_cut_ends_a_b_leg_on_hold_alone(bench: Bench) -> None:
-    """It is no longer one of the session's, and the new party of the consultation is."""
+    """The consultation has taken it from the session's."""
     live = call_of(bench, session_ref="s-1", bleg_uuid=B, followed=True)
     cut(bench, charge_of(live.attempt.call_ref, whole=False))
     assert ordered(bench, 1) == [f"uuid_kill {B} ALLOTTED_TIMEOUT"]

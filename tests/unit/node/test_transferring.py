@@ -206,7 +206,7 @@ def test_transferring_without_the_integrator_is_409(bench: Bench) -> None:
     assert refusal(bench, live)[:2] == (409, "state")
 
 
-# Who pays ------------------------------------------------------------------------------------------------
+# Charges ------------------------------------------------------------------------------------------------
 
 
 def paid_talk(
@@ -260,7 +260,7 @@ def test_transferring_keeps_paying_for_the_leg_that_stays(build: Build, app: str
 
 @pytest.mark.parametrize(("by", "stays"), [("agent", 1), ("callee", 0)])
 def test_transferring_has_the_leg_that_stays_pay_alone(build: Build, by: str, stays: int) -> None:
-    """Of two legs, one counts for the levels. After the transfer it is the one that stays."""
+    """One of the two legs counts for the levels: after the transfer, the one that stays."""
     bench = build(**LIMITED).connect()
     live, charges = paid_talk(bench, "callback", {"aleg": True, "number": "0825556666"}, {"owner": False})
     assert timed(live.attempt) == ["account:acme", "system"]
