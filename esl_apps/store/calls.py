@@ -122,6 +122,10 @@ class CallStore:
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)
+        if self.healthy:
+            # The next run would take them over.
+            with suppress(StoreUnavailable):
+                self.remove_gone()
         self.flush()
 
     @property

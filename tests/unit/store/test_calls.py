@@ -653,6 +653,14 @@ def test_ended_call_goes_once_redis_is_back(store: CallStore) -> None:
     watching.kill()
 
 
+def test_ended_call_is_not_left_to_the_next_run(store: CallStore) -> None:
+    ended = lost_end(store, save(store, call("bridged")))
+    store.check()
+    store.stop()
+    assert in_redis(store) == set()
+    assert store.call(ended["call_ref"]) == ended
+
+
 def test_call_without_a_known_end_is_left_in_redis(store: CallStore) -> None:
     """It is among no live calls while its caller is back and has not chosen a number yet."""
     other = CallStore(store._client, "other")
