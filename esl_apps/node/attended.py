@@ -62,6 +62,8 @@ _PATIENCE = 3.0
 #: Seconds for which that one's node looks whether it has if it doesn't answer: also the switch's answer may be late,
 #: and the connection to it break. And seconds between two looks.
 _LATE, _LOOK = 10.0, 0.1
+#: Seconds from the moment when the two are joined until the other call's record says so.
+_RECORDED = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ class Attended:
             self._services.acting.act(other.call, asked)
             return node_clock.now()
         except Unanswered:
-            until = time.monotonic() + _LATE
+            joined, until = None, time.monotonic() + _LATE
             while time.monotonic() < until:
                 call = None
                 with suppress(StoreUnavailable):
@@ -247,11 +249,13 @@ class Attended:
                         raise
                     ago: float = node_clock.shown(now) - record["ended_at"]
                     return now - max(0.0, ago)
-                # Its node may have died since.
-                if _are_joined(live, asked.leg, other.party, 0.0):
-                    return now
+                if joined is None and _are_joined(live, asked.leg, other.party, 0.0):
+                    # Its node may have died since.
+                    joined, until = now, min(until, time.monotonic() + _RECORDED)
                 gevent.sleep(_LOOK)
-            raise
+            if joined is None:
+                raise
+            return joined
 
     def _end_hold(self, live: Live) -> None:
         """End the music of a party on hold before its leg leaves the bridge in which it plays: it may play on."""
@@ -304,9 +308,11 @@ class Attended:
             live.switch.api(f"uuid_bridge {action.leg} {leaves}")
             joined = True
         except SwitchUnavailable:
-            # Only its answer may be missing.
+            # Only its answer may be missing. If they are joined, this call's own flow ends it meanwhile.
+            old.session_ref = action.session
             joined = _are_joined(live, action.leg, leaves, AWAY)
             if not joined:
+                old.session_ref = old.call_ref
                 raise
         finally:
             if not joined:

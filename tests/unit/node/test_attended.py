@@ -310,6 +310,7 @@ def test_attended_node_that_dies_after_the_bridge_has_joined(
     """No record says so; the switch does."""
     monkeypatch.setattr(acting, "_TOLD", 0.1)
     here, there, first, _second = two_nodes(build)
+    monkeypatch.setattr(attended, "_RECORDED", 0.2)
     here.switch.stop_at("api uuid_bridge")
     refer(here, first)
     pass_on(here.switch, ACTION)
