@@ -412,6 +412,7 @@ class Consulting:
         attempt.pay(*charges)
         for charge in charges:
             charge.talk(node_clock.now() - at)
+        attempt.dialed_at = at
         attempt.enter(terms.AGENT_ANSWERED, at)
         attempt.enter(terms.BRIDGED, at)
         return new

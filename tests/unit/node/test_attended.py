@@ -301,6 +301,7 @@ def test_attended_late_answer_still_joins(build: Build, monkeypatch: pytest.Monk
     assert first.attempt.record is not None
     assert second.attempt.record is not None
     assert first.attempt.record.ended_at == pytest.approx(second.attempt.record.ended_at, abs=0.01)
+    assert joined.dialed_at == joined.answered_at == pytest.approx(second.attempt.record.ended_at, abs=0.01)
 
 
 @pytest.mark.parametrize("redis_lives", [True, False])
