@@ -97,8 +97,8 @@ class Attempt(CallFields, eq=False):
     """Its session ends with it. False: its caller goes on."""
     unrecorded: bool = False
     """It has ended without a record of its own: nothing was dialled for it, and its session has one."""
-    is_restored: bool = False
-    """Another process had it before."""
+    is_shared: bool = False
+    """Another process had it before, or may have adopted it since."""
     rest: Rest = NOTHING
     """Members that a node of another version wrote and this one doesn't know."""
     continues: str = ""

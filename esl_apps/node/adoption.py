@@ -248,8 +248,11 @@ class Adoption(background.Kept):
         gap = services.membership.longest_gap()
         if gap > DEAD - BEAT:
             log.warning("beats_were_late", extra={"seconds": round(gap, 1)})
+            lives = list(services.calls.live.values())
+            for live in lives:
+                live.attempt.is_shared = True
             services.records.save_all()
-            services.calls.obey_cancels(list(services.calls.live.values()))
+            services.calls.obey_cancels(lives)
 
     def _look_for_namesakes(self) -> None:
         """Say loudly, once, that another process lives under this name: Redis couldn't be asked at one's start."""

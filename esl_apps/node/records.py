@@ -167,9 +167,9 @@ class Records:
         if (config.records if integrator is None else integrator).session_records and (attempt.closes or goes_on):
             closing = notification.session_record(record, recorded=not attempt.unrecorded)
             goes_on = goes_on or consultation(attempt) is not None
-            # The process that had it before may have ended it, too, and known how its session goes on: Redis takes the
+            # Another process that has had it may have ended it, too, and known how its session goes on: Redis takes the
             # first part of a call.
-            if goes_on or attempt.apart or attempt.is_restored:
+            if goes_on or attempt.apart or attempt.is_shared:
                 part = Part(attempt.call_ref, closing, not goes_on, list(attempt.apart))
             else:
                 entries.append(notification_lists.closing(closing, integrator))

@@ -115,7 +115,7 @@ def restored(known: Essence, core_uuid: str | None = None, ahead: float = 0.0) -
     if known.state not in STATES:
         # Another version's: go on from the last state that its times prove.
         fields["state"] = BRIDGED if known.bridged_at else AGENT_ANSWERED if known.answered_at else QUEUED
-    attempt = Attempt(**fields, rest=known.rest, is_restored=True)
+    attempt = Attempt(**fields, rest=known.rest, is_shared=True)
     if core_uuid is not None and core_uuid == known.core_uuid:
         attempt.move(known.ahead - ahead)
     else:

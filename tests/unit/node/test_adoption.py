@@ -15,8 +15,9 @@ import pytest
 from esl_apps.apps.legs import recording_path
 from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.notification import INBOUND_LIST
+from esl_apps.core.notification import INBOUND_LIST, session_record
 from esl_apps.core.reference import new_ref
+from esl_apps.core.session_parts import Part
 from esl_apps.core.status import document
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CALL
@@ -548,6 +549,23 @@ def test_adoption_after_late_beats_learns_of_cancels(bench: Bench, monkeypatch: 
     monkeypatch.setattr(bench.services.membership, "longest_gap", lambda: 60.0)
     bench.adoption.beat()
     assert (mine.cancelled_by, other.cancelled_by) == (terms.API, None)
+
+
+def test_adoption_after_late_beats_closes_no_unfinished_session(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node has adopted the call of a node that was stopped, begun a consultation, and ended it."""
+    bench = build(records={"session_records": True})
+    attempt = begin_call(bench, number="0820001234")
+    there = Attempt(app="disa", call_dir="external", call_ref=attempt.call_ref, session_ref=attempt.session_ref)
+    there.dialled(AT)
+    there.end(terms.ANSWERED, 16, terms.SYSTEM, AT + 9.0)
+    assert there.record is not None
+    part = Part(attempt.call_ref, session_record(there.record, recorded=True), True, [new_ref()])
+    client = bench.redis_server.client
+    client.hset(keys.session_parts(attempt.session_ref), attempt.call_ref, msgspec.json.encode(part))
+    monkeypatch.setattr(bench.services.membership, "longest_gap", lambda: 60.0)
+    bench.adoption.beat()
+    attempt.end(terms.ANSWERED, 16, terms.AGENT, AT + 9.0)
+    assert ["calls" in entry for entry in bench.records()] == [False]
 
 
 def test_adoption_beats_until_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
