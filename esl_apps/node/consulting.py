@@ -341,11 +341,11 @@ class Consulting:
         live.alone_since = None
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.note(CONSULTED, action.step)
-        goes_on = action.leg if action.step == JOINED else leg_of(old, consults)
-        self._order(live.switch, f"uuid_audio {goes_on} stop")  # No call would know of the consultation's mute.
         now = node_clock.now()
         # By another node's clock, perhaps.
         at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))
+        goes_on = action.leg if action.step == JOINED else leg_of(old, consults)
+        self._order(live.switch, f"uuid_audio {goes_on} stop")  # No call would know of the consultation's mute.
         if action.step == BACK or (action.step == GONE and not self._is_up(live, other_party(consults))):
             # If both parties have hung up, the ends of their legs show how the call ended.
             talk.hold(old, at, on=False)

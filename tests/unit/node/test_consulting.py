@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from esl_apps.apps import transfer as transfer_app
-from esl_apps.core import talk, terms
+from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
@@ -149,6 +149,24 @@ def test_consultations_mute_ends_with_it(bench: Bench, step: str, leg: str) -> N
     assert f"uuid_audio {leg} stop" not in commands(bench)
     told(bench, live, asking, step)
     assert f"uuid_audio {leg} stop" in commands(bench)
+
+
+def test_consultation_ends_the_first_call_when_the_switch_joined(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not once the switch has answered a further command, as it may be busy."""
+    live = talking(bench)
+    asking = consult(bench, live)
+    answered(asking)
+    at = live.attempt.queued_at + 19.0
+    now = [at + 1.0]
+    monkeypatch.setattr(node_clock, "now", lambda: now[0])
+
+    def order(_self: object, _switch: object, _command: str) -> None:
+        now[0] += 5.0
+
+    monkeypatch.setattr(Consulting, "_order", order)
+    told(bench, live, asking, JOINED, seconds=1.0)
+    assert live.attempt.record is not None
+    assert live.attempt.record.ended_at == at
 
 
 def test_consulting_again_with_the_same_party_changes_nothing(bench: Bench) -> None:
