@@ -30,8 +30,8 @@ _SLICES, _ADOPTED_SLICES = 8, 1440
 FRESH = 50.0
 
 
-#: What is of the attempt that a charge belongs to.
-_PLACE = (
+#: The attributes that ``Charge.part`` changes, as its leg goes on in another call.
+_PARTED = (
     *("call_ref", "moved", "before", "stored", "outlives", "switch", "aleg_uuid"),
     *("whole", "owner", "tickets", "timed", "id"),
 )
@@ -232,7 +232,7 @@ class Charge:
     def part(self, switch: str | None, leg: str) -> Callable[[], None]:
         """Go on with its leg in another call, without the leg that it was with: its seconds count for its levels, too,
         and its call ends with it. Return a function that undoes it."""
-        place = [(name, getattr(self, name)) for name in _PLACE]
+        earlier = [(name, getattr(self, name)) for name in _PARTED]
         self.outlive(switch, leg)
         self.whole = True
         if not self.owner:
@@ -244,7 +244,7 @@ class Charge:
             self.id = self.id or (_new_id() if self.timed else "")
 
         def undo() -> None:
-            for name, value in place:
+            for name, value in earlier:
                 setattr(self, name, value)
 
         return undo

@@ -83,7 +83,7 @@ class IntegratorRules:
     headers: Collection[str] = ()
     """Names of SIP headers that requests may set; in lower case, once it is made."""
     levels: Sequence[Level] = ()
-    """Who pays."""
+    """The payers of its calls."""
     is_own: Callable[[Number], bool] = lambda _number: False
     """Whether a number leads back to this installation."""
     is_media: Callable[[str], bool] = lambda _name: False
@@ -95,7 +95,7 @@ class IntegratorRules:
     auto_answer_headers: Mapping[str, str] = field(default_factory=dict)
     """The headers that ask them to."""
     language: str | None = None
-    """Of its prompts."""
+    """The language of its prompts; None: the configuration's."""
 
     def __post_init__(self, campaigns: Mapping[str, str | Sequence[str]] | None) -> None:
         self._own = frozenset(self.patterns)

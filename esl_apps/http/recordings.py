@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _RECORDINGS = "/click2dial/recordings"
 _CHUNK = 65536
-#: The errors of a path at which there is no regular file: nothing, a folder, a link, a socket or a device.
+#: How a path fails that leads to no recording: there is nothing, a folder, a link, a socket or a device.
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotRegular)
 _NO_FILE = (errno.ELOOP, errno.ENXIO)
 #: Seconds until a link expires, if the request doesn't say.

@@ -1,8 +1,8 @@
 """Calls that this process had and has no more: Redis may have them again, as this process's.
 
-It loses its latest writes when it is killed, or when a replica that lags becomes the master; and a write whose answer
-was lost may have been done. For the other nodes such a call is up as long as this process lives: nobody is called back
-on its numbers.
+Redis loses its latest writes when it is killed, or when a replica that lags becomes the master. And it may have done a
+write whose answer was lost. Other nodes take such a call for one that is up, as long as this process lives, and don't
+call its numbers back.
 
 Only calls that are known to be gone are removed. That a call isn't among the live ones says little: this process may be
 just taking it over, or its caller is back and hasn't chosen a number yet.

@@ -26,6 +26,7 @@ from esl_apps.store.essence import Essence
 from tests.support import redis_servers
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
+from tests.support.peer import eventually
 from tests.support.ports import free_port
 
 
@@ -648,8 +649,7 @@ def test_ended_call_goes_once_redis_is_back(store: CallStore) -> None:
     gevent.sleep(0.01)
     assert in_redis(store) == {ended["call_ref"]}
     store.check()
-    gevent.sleep(0.01)
-    assert in_redis(store) == set()
+    eventually(lambda: in_redis(store) == set())
     watching.kill()
 
 
