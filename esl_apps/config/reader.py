@@ -221,7 +221,11 @@ class _Builder:
         return value
 
     def _with_variables(self, text: str, path: str, line: int) -> str | None:
-        """The text with its ``${NAME}`` replaced; None: one isn't set."""
+        """The text with its ``${NAME}`` replaced; None: one isn't set, or can't be read."""
+        if "${" in _VARIABLE.sub(" ", text):
+            # As a text, it would be a token or a key that anyone who sees the file knows.
+            self._problem(path, line, "expected ${NAME}; defaults (:-) and other forms aren't supported")
+            return None
         missing: list[str] = []
 
         def value(match: re.Match[str]) -> str:

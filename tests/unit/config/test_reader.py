@@ -84,7 +84,29 @@ def test_two_unset_variables_in_one_value_are_reported() -> None:
 
 
 def test_dollar_that_names_nothing_stays() -> None:
-    assert read("pin_key: 'a$b${}${1}$(c)'\n").pin_key == "a$b${}${1}$(c)"
+    assert read("pin_key: 'a$b$$$(c)$1{'\n").pin_key == "a$b$$$(c)$1{"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${A:-0123456789abcdef}",
+        "${A-default}",
+        "${A:?unset}",
+        "${ADMIN-TOKEN}",
+        "${ADMIN TOKEN}",
+        "${1}",
+        "${}",
+        "${ A }",
+        "${A",
+        "${A}${B",
+        "${${A}}",
+        "redis://:${A:-secret}@127.0.0.1:6379/0",
+    ],
+)
+def test_variable_in_a_form_that_is_not_read_is_refused(value: str) -> None:
+    told = "expected ${NAME}; defaults (:-) and other forms aren't supported"
+    assert refusal(f"pin_key:\n  '{value}'\n", {"A": "k", "B": "p"}) == f"f.yml:7: pin_key: {told}"
 
 
 def test_variable_in_a_comment_is_not_needed() -> None:

@@ -138,10 +138,10 @@ def test_short_link_key_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "secret",
-    ["fifteen-letters", "with a space in it", "${system(id)}-and-more", "quoted'quoted-quoted", "a" * 129, "ö" * 16],
+    ["fifteen-letters", "with a space in it", "$(system-id)-and-more", "quoted'quoted-quoted", "a" * 129, "ö" * 16],
 )
 def test_node_secret_that_is_short_or_not_plain_is_refused(secret: str) -> None:
-    told = instead("{name: app1}", json.dumps({"secret": secret.replace("$", "$$")}))
+    told = instead("{name: app1}", json.dumps({"secret": secret}))
     assert told.startswith("f.yml:3: node.secret: expected 16 to 128 letters, digits or . _ ~ -")
     assert secret not in told
 
