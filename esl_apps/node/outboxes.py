@@ -1,4 +1,4 @@
-"""A node's outboxes: one for each Redis that records go to, and one for the histories."""
+"""A node's outboxes: for each Redis that records go to, and for the histories."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import gevent
 
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
+from esl_apps.core.notification import SessionRecord
 from esl_apps.process import background
 from esl_apps.process.folder import Folder
 from esl_apps.store import redis_client
@@ -23,7 +24,7 @@ from esl_apps.store.record_history import HistoryOutbox
 
 log = logging.getLogger(__name__)
 
-#: The names of the top-level Redis and of the outbox of all histories, in logs and metrics.
+#: The names of the top-level Redis and of the outboxes of histories, in logs and metrics.
 MAIN, HISTORY = "main", "history"
 
 
@@ -41,6 +42,8 @@ class Outboxes:
 
         :raises ConfigError: a journal can't be opened.
         """
+        self.on_whole: Callable[[SessionRecord, str], None] = lambda _closing, _integrator: None
+        """As :class:`HistoryOutbox`'s."""
         # A thread for each list would be hundreds with many integrators.
         disk = Folder("journal", patience=SYNC_PATIENCE)
         by_url: dict[str, Lanes] = {}
@@ -59,14 +62,15 @@ class Outboxes:
                     by_url[url] = Lanes(name or MAIN, journal, client, on_pushed, tell, disk)
                 self._by_integrator[name] = by_url[url]
             client = redis_client.connect(config.redis.url, observe=observer(HISTORY))
-            self.history = HistoryOutbox(HISTORY, folder / HISTORY, client, None, tell, disk)
-            """The outbox of all histories, which are in the top-level Redis: one journal for all integrators."""
-            self._each: tuple[Lanes | HistoryOutbox, ...] = (*by_url.values(), self.history)
+            history = partial(HistoryOutbox, on_whole=self._close_session)
+            self.history = Lanes(HISTORY, folder / HISTORY, client, None, tell, disk, history)
+            """The outboxes of the histories, which are in the top-level Redis."""
+            self._each: tuple[Lanes, ...] = (*by_url.values(), self.history)
             self._push_leftovers(folder, {HISTORY, *(_folder_of(url) for url in by_url)})
         except OSError as error:
             raise ConfigError(f"the outbox can't be opened: {error}", "node.state_dir") from None
 
-    def __iter__(self) -> Iterator[Lanes | HistoryOutbox]:
+    def __iter__(self) -> Iterator[Lanes]:
         """Each outbox once."""
         return iter(self._each)
 
@@ -86,6 +90,11 @@ class Outboxes:
             background.once("redis_examination", partial(outbox.examine, records_only=outbox is not shared))
 
     @property
+    def refusals(self) -> list[str]:
+        """The keys of records that the top-level Redis refuses, and why."""
+        return [*self.of(None).refusals, *self.history.refusals]
+
+    @property
     def overflows(self) -> list[str]:
         """Why no more calls can be taken: their records could be kept nowhere."""
         return [
@@ -97,6 +106,9 @@ class Outboxes:
     def drain(self, seconds: float) -> None:
         """Wait until every Redis has taken its records; each has ``seconds``, all at the same time."""
         gevent.joinall([background.once("outbox_drain", outbox.drain, seconds) for outbox in self])
+
+    def _close_session(self, closing: SessionRecord, integrator: str) -> None:
+        self.on_whole(closing, integrator)
 
     def _push_leftovers(self, folder: Path, used: set[str]) -> None:
         """Send records for a Redis that was taken out of the configuration to their integrator's, or the top-level one.

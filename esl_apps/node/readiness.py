@@ -23,7 +23,7 @@ class Readiness:
         overflows: Callable[[], Sequence[str]] = lambda: (),
         faults: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """``refusals``: the lists of records that the shared Redis refuses. ``overflows``: why the records of further
+        """``refusals``: the keys of records that the top-level Redis refuses. ``overflows``: why the records of further
         calls could be kept nowhere. ``faults``: of the call log."""
         self._faults = faults
         self._refusals = refusals
@@ -48,7 +48,7 @@ class Readiness:
         return [*reasons, *self._store.reasons, *self._overflows()]
 
     def problems(self) -> list[str]:
-        """The reasons, and what a person has to mend although calls go on: keys and lists that Redis refuses, documents
+        """The reasons, and what a person has to mend although calls go on: keys that Redis refuses, documents
         of versions that this node doesn't read, a state folder that is gone."""
         kept = [*self._store.faults, *self._refusals(), *self._faults()]
         return [*self.reasons(), *kept, *documents.refusals.current()]

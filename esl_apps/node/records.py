@@ -68,7 +68,7 @@ class Records:
         self._store = store
         self._call_log = call_log
         self._outboxes = outboxes
-        outboxes.history.on_whole = self._close_session
+        outboxes.on_whole = self._close_session
         self._events = events
         self._strangers = HourlyQuota()
         self._policies = policies

@@ -210,7 +210,7 @@ def build_services(config: Config) -> Services:
         store,
         live,
         config.node.max_calls,
-        refusals=lambda: outboxes.of(None).refusals,
+        refusals=lambda: outboxes.refusals,
         overflows=lambda: outboxes.overflows,
         faults=lambda: call_log.faults,
     )

@@ -1,4 +1,4 @@
-"""The outboxes of one Redis, one for each list: a list that Redis refuses holds up only itself."""
+"""The outboxes of one Redis, one for each list or history: one that Redis refuses holds up only itself."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ class Lanes:
         on_pushed: Callable[[Entry], None] | None = None,
         tell: Callable[..., None] = lambda *_what, **_details: None,
         disk: Folder | None = None,
+        outbox: Callable[..., Outbox] = Outbox,
     ) -> None:
-        """Take up what an earlier process left in ``folder``. ``tell``, ``disk``: as :class:`Outbox`'s.
+        """Take up what an earlier process left in ``folder``. ``tell``, ``disk``: as :class:`Outbox`'s. ``outbox``
+        makes each.
 
         :raises OSError: as :class:`Journal`.
         """
@@ -42,6 +44,7 @@ class Lanes:
         self._on_pushed = on_pushed
         self._tell = tell
         self._disk = disk
+        self._outbox = outbox
         self._started = False
         self._lanes: dict[str, Outbox] = {}
         # Its lock is that of the whole folder. Earlier versions wrote all lists' entries here. It also takes those of
@@ -59,7 +62,7 @@ class Lanes:
 
     @property
     def refusals(self) -> list[str]:
-        """The lists that Redis refuses now, and why."""
+        """The keys that Redis refuses now, and why."""
         return [f"{lane.refused}; its records wait" for lane in self if lane.refused]
 
     def examine(self, *, records_only: bool) -> None:
@@ -106,7 +109,7 @@ class Lanes:
         gevent.joinall([background.once("outbox_stop", lane.stop) for lane in self])
 
     def _open(self, journal: Path) -> Outbox:
-        return Outbox(self.name, journal, self._client, self._on_pushed, self._tell, self._disk)
+        return self._outbox(self.name, journal, self._client, self._on_pushed, self._tell, self._disk)
 
 
 def journals(folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """The outbox: push records to a Redis list or stream, losing none and pushing none twice.
 
-A record is first appended to a file on this machine. One greenlet per Redis then pushes records in order. The script
+A record is first appended to a file on this machine. One greenlet per list then pushes records in order. The script
 that pushes marks each record's id in Redis, so repeating a push whose answer was lost pushes nothing twice, from any
 node; and it numbers the records of the list (``seq``). A call never waits: ``push`` writes to the file's buffer cache
 and returns. While Redis stays away, only the oldest records are in memory; the rest is read from the file when its
@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -61,6 +62,8 @@ SYNC_PATIENCE = 5.0
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 1.0
 #: Seconds between two looks at which records Redis may still lose.
 LOOK_EVERY = 1.0
+#: How our scripts name a key of another type.
+_WRONG_KEY = re.compile(r"redis: WRONGTYPE (\S+) is a ")
 #: Seconds after which Redis has certainly synced an append-only file (``everysec``).
 SYNCED = 3.0
 #: Seconds by which a replica that becomes the master may lag. Sentinel and a cluster choose none that was cut off for
@@ -299,7 +302,11 @@ class Outbox:
 
     def _failed(self, error: Exception, list: str) -> None:
         """Log a failure once, and again if another kind follows."""
-        refused = error.summary.replace("redis: ", f"redis: {list}: ", 1) if isinstance(error, Reply) else ""
+        refused = ""
+        if isinstance(error, Reply):
+            # Not always the list: a history has a key for its events, too.
+            named = _WRONG_KEY.match(str(error))
+            refused = error.summary.replace("redis: ", f"redis: {named[1] if named else list}: ", 1)
         if self.failing_since is None or refused != self.refused:
             unforeseen = None if isinstance(error, StoreUnavailable) else error
             details = {"outbox": self.name, "list": list, "reason": str(error)}

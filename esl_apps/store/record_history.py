@@ -61,7 +61,7 @@ def entry(
 
 
 class HistoryOutbox(Outbox):
-    """Delivers records to histories, each with the call's last events, and the parts of sessions.
+    """Delivers records to a history, each with the call's last events, and the parts of sessions.
 
     ``on_whole`` is called with the closing entry of a session all of whose parts are in Redis, and its integrator. If
     this process dies in this moment, it is called again by the next run.
@@ -69,10 +69,15 @@ class HistoryOutbox(Outbox):
 
     script = "history_add"
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        on_whole: Callable[[SessionRecord, str], None] = lambda _closing, _integrator: None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
         self._add_part = Script(self._client, "session_part")
-        self.on_whole: Callable[[SessionRecord, str], None] = lambda _closing, _integrator: None
+        self._on_whole = on_whole
 
     def _push(self, name: str, items: list[Entry]) -> list[int]:
         names = [name, keys.seq(name), keys.events(name)]
@@ -98,7 +103,7 @@ class HistoryOutbox(Outbox):
             return
         closing = whole(part for raw in kept if (part := _part(raw)) is not None)
         if closing is not None:
-            self.on_whole(closing, item.owner)
+            self._on_whole(closing, item.owner)
 
     def _taken(self, name: str, side: str) -> int:
         # No client takes records from a history.

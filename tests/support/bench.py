@@ -297,7 +297,7 @@ class Bench:
         payloads = []
         outboxes = self.services.outboxes
         # The histories first: the last part of a session makes its closing entry.
-        for outbox in chain([outboxes.history], (lane for lanes in outboxes.lanes for lane in lanes)):
+        for outbox in chain(outboxes.history, (lane for lanes in outboxes.lanes for lane in lanes)):
             batch = list(outbox._queue)
             outbox._send(batch)
             outbox._queue.clear()

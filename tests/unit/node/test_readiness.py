@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 from esl_apps.core.notification import CDR_LIST
-from esl_apps.store import keys
+from esl_apps.store import keys, record_history
 from esl_apps.store.errors import NoAnswer, refusal
 from tests.support.bench import Bench, Build, placed
 from tests.support.peer import eventually
-from tests.support.records import item
+from tests.support.records import item, record_of
 
 
 def test_readiness_node_with_all_its_parts_takes_calls(bench: Bench) -> None:
@@ -69,6 +69,21 @@ def test_readiness_names_what_redis_refuses(bench: Bench) -> None:
     # All of them: nothing can be placed.
     store._away(refusal("OOM command not allowed when used memory > 'maxmemory'."))
     assert readiness.reasons() == ["redis: OOM, its memory is full"]
+
+
+@pytest.mark.parametrize("key", [keys.history("acme"), keys.events(keys.history("acme"))], ids=["history", "events"])
+def test_history_of_another_type_holds_up_only_itself(bench: Bench, key: str) -> None:
+    readiness, history, control = bench.services.readiness, bench.services.outboxes.history, bench.redis_server.client
+    history.start()
+    control.set(key, "text")
+    for integrator in ("acme", "beta"):
+        attempt = placed(integrator=integrator).attempt
+        history.push(record_history.entry(attempt, [], record_of(attempt.call_ref), keep=True))
+    eventually(lambda: control.zcard(keys.history("beta")) == 1)
+    assert history.depth == 1
+    assert readiness.problems() == [f"redis: {key}: WRONGTYPE, a key is of another type; its records wait"]
+    control.delete(key)
+    eventually(lambda: control.zcard(keys.history("acme")) == 1 and not readiness.problems())
 
 
 def test_readiness_names_a_state_folder_that_was_removed(bench: Bench) -> None:
