@@ -88,6 +88,7 @@ class Acting:
 
     def add(self, name: str, do: Callable[[Live, Action], None], *, consulting: bool = False) -> None:
         """Add an action that another module does. ``consulting``: it may be done while a party asks a third one."""
+        assert name not in self._do, name
         self._do[name] = do
         if consulting:
             self._consulting |= {name}

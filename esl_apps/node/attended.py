@@ -86,9 +86,13 @@ class Attended:
         self._consulting = consulting
         self._joining: set[str] = set()
         """The calls that are about to be joined with others, by ``call_ref``."""
-        services.acting.add(ATTENDED, self._join)
-        services.acting.add(JOIN, self._give)
-        services.acting.on_header = self._heard
+
+    def register(self) -> None:
+        """Have the actions of the transfer key done here, and hear of each REFER."""
+        acting = self._services.acting
+        acting.add(ATTENDED, self._join)
+        acting.add(JOIN, self._give)
+        acting.on_header = self._heard
 
     def _heard(self, live: Live, event: Event) -> None:
         """A REFER has come on a leg. Never waits."""

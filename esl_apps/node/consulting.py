@@ -75,6 +75,10 @@ class Consulting:
         self._following = following
         self._settling: set[str] = set()
         """Calls whose consultation is over, and which end or go on at this moment."""
+
+    def register(self) -> None:
+        """Have the actions of a transfer done here, and hear how calls go on."""
+        services, following = self._services, self._following
         acting = services.acting
         acting.add(TRANSFER, self.transfer, consulting=True)
         acting.add(COMPLETE, self._complete, consulting=True)

@@ -20,21 +20,15 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
 from esl_apps.net.address import split_address
 from esl_apps.node.adoption import Adoption
-from esl_apps.node.attended import Attended
+from esl_apps.node.call_parts import build_call_parts
 from esl_apps.node.cdr_files import CdrFiles
-from esl_apps.node.consulting import Consulting
-from esl_apps.node.following import Following
 from esl_apps.node.gate import SwitchGate
-from esl_apps.node.incoming import Incoming
 from esl_apps.node.metric_history import MetricHistory
-from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.record_expiry import RecordExpiry
 from esl_apps.node.recording_expiry import RecordingExpiry
 from esl_apps.node.reporting import Reporter
 from esl_apps.node.services import Services, build_services
 from esl_apps.node.state_folder import state_folder
-from esl_apps.node.timed_calls import TimedCallPoller
-from esl_apps.node.transferring import Transferring
 from esl_apps.node.workers import Share
 from esl_apps.observe.metrics import Scrapes
 from esl_apps.process import background
@@ -61,20 +55,14 @@ class Node:
         if share is not None:
             self.scrapes = Scrapes(metrics, share.number, share.scrapes)
             metrics.restarts.inc(share.restarts)
-        self.outgoing = Outgoing(self.services)
-        self._pollers = {
-            app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
-            for app in APPLICATIONS.values()
-            if app.timed is not None
-        }
-        following = Following(self.services, self._pollers)
-        transferring = Transferring(self.services)
-        Attended(self.services, transferring, Consulting(self.services, transferring, following))
+        parts = build_call_parts(self.services)
+        self.outgoing = parts.outgoing
+        self._pollers = parts.pollers
         self.history: MetricHistory | None = None
         """For the console; None without one."""
         self._tasks: list[background.Kept] = [
             self.services.clocks,
-            Adoption(self.services, following),
+            Adoption(self.services, parts.following),
             CdrFiles(self.services),
             Reporter(self.services),
             RecordExpiry(self.services),
@@ -91,7 +79,7 @@ class Node:
         try:
             self._server = OutboundServer(
                 own,
-                Incoming(self.services, self._pollers).handle,
+                parts.incoming.handle,
                 # Incoming enforces max_calls: legs this node placed already hold a slot.
                 2 * config.node.max_calls,
                 shared=None if share is None else share.socket(config.node.listen),

@@ -65,7 +65,6 @@ class Transferring:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        services.acting.add(TRANSFER, self.transfer)
 
     def transfer(self, live: Live, action: Action) -> None:
         """Begin a blind transfer, and end the call that it leaves. :raises Undone: nothing has changed."""

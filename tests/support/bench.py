@@ -30,15 +30,9 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.reference import new_ref
 from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.node.adoption import Adoption
-from esl_apps.node.attended import Attended
-from esl_apps.node.consulting import Consulting
-from esl_apps.node.following import Following
-from esl_apps.node.incoming import Incoming
+from esl_apps.node.call_parts import build_call_parts
 from esl_apps.node.live import Live
-from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.services import build_services
-from esl_apps.node.timed_calls import TimedCallPoller
-from esl_apps.node.transferring import Transferring
 from esl_apps.store import keys
 from esl_apps.store.errors import NoAnswer
 from esl_apps.store.essence import Essence
@@ -231,18 +225,10 @@ class Bench:
         self.config = node_config(redis.url, folder, addresses, **sections)
         self.services = build_services(self.config)
         self.redis: Breakable = self.services.redis
-        self.outgoing = Outgoing(self.services)
-        self.pollers = {
-            app.ref: TimedCallPoller(app, app.timed, self.services, self.outgoing)
-            for app in APPLICATIONS.values()
-            if app.timed is not None
-        }
-        following = Following(self.services, self.pollers)
-        transferring = Transferring(self.services)
-        Attended(self.services, transferring, Consulting(self.services, transferring, following))
-        self.adoption = Adoption(self.services, following)
-        self.review = following.review
-        self.incoming = Incoming(self.services, self.pollers)
+        parts = build_call_parts(self.services)
+        self.outgoing, self.pollers, self.incoming = parts.outgoing, parts.pollers, parts.incoming
+        self.adoption = Adoption(self.services, parts.following)
+        self.review = parts.following.review
         self.visitors: list[Visitor] = []
         for switch in self._own.values():
             show_legs(switch)
