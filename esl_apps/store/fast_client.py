@@ -142,12 +142,6 @@ class FastClient:
     def zrem(self, key: str, *members: str) -> Any:
         return self.execute_command("ZREM", key, *members)
 
-    def zrange(self, key: str, first: int, last: int, *, withscores: bool = False) -> Any:
-        if not withscores:
-            return self.execute_command("ZRANGE", key, first, last)
-        answer = self.execute_command("ZRANGE", key, first, last, "WITHSCORES")
-        return [(answer[i], float(answer[i + 1])) for i in range(0, len(answer), 2)]
-
     def zrevrangebylex(self, key: str, top: str, bottom: str, start: int, num: int) -> Any:
         return self.execute_command("ZREVRANGEBYLEX", key, top, bottom, "LIMIT", start, num)
 

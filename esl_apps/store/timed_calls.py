@@ -93,11 +93,6 @@ class TimedCalls:
         )
         return Scheduled(None if refused is None else refused.decode())
 
-    def next_due(self) -> float | None:
-        """When the next one is due or a taken one's lease ends; None if nothing is pending."""
-        first = self._client.zrange(self._due, 0, 0, withscores=True)
-        return float(first[0][1]) if first else None
-
     def claim_due(self, now: float, lease: float) -> TimedCall | None:
         """Take the earliest that is due. Unless it is retried, done or released within ``lease`` seconds, another node
         takes it."""

@@ -1050,7 +1050,7 @@ def test_adoption_end_of_a_timed_call_settles_it(bench: Bench) -> None:
     bench.adoption.beat()
     ended(bench)
     # Busy: it is tried again in a minute.
-    eventually(lambda: (store.next_due() or 0.0) > 1_000_000.0)
+    eventually(lambda: store.waiting()[0].due_at > 1_000_000.0)
 
 
 # Owners that were only slow ------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_services_host_gives_an_application_its_own_store(build: Build) -> None:
     bench = build()
     host: Host = bench.services.host(lambda _attempt: None, "callback")
     assert host.schedule("27825556666", ["card", ""], 5.0, Frequency())
-    assert bench.services.timed_calls["callback"].next_due() == 5.0
+    assert bench.services.timed_calls["callback"].waiting()[0].due_at == 5.0
     # One at a time.
     assert not host.schedule("27825556666", ["card", ""], 5.0, Frequency())
 

@@ -46,12 +46,12 @@ def polling(bench: Bench) -> Any:
 
 def due_in(bench: Bench) -> float | None:
     """Seconds until the number's call is due; None: it is settled."""
-    due = store_of(bench).next_due()
-    return None if due is None else due - time.time()
+    waiting = store_of(bench).waiting()
+    return waiting[0].due_at - time.time() if waiting else None
 
 
 def settled(bench: Bench) -> bool:
-    return store_of(bench).next_due() is None
+    return not store_of(bench).waiting()
 
 
 @pytest.mark.parametrize(("app", "party"), [("disa", "extension"), ("dialthrough", "extension"), ("inbound", "number")])

@@ -72,13 +72,13 @@ def test_each_call_is_taken_by_one_node(connect: Callable[[], Any], callbacks: T
 
 
 def test_call_is_taken_when_due_and_not_before(callbacks: TimedCalls) -> None:
-    assert callbacks.next_due() is None
+    assert callbacks.waiting() == []
     schedule(callbacks)
-    assert callbacks.next_due() == EVENING + 3
+    assert callbacks.waiting()[0].due_at == EVENING + 3
     assert callbacks.claim_due(EVENING + 2.9, 30) is None
     pending = take(callbacks, EVENING + 3)
     assert (pending.number, pending.data, pending.attempt) == (NUMBER, (CARD, DNIS), 1)
-    assert callbacks.next_due() == EVENING + 33
+    assert callbacks.waiting()[0].due_at == EVENING + 33
 
 
 def test_earliest_call_is_taken_first(callbacks: TimedCalls) -> None:
@@ -100,7 +100,7 @@ def test_call_of_a_dead_node_goes_to_one_other(callbacks: TimedCalls, other: Tim
     assert not callbacks.release(lost, EVENING + 34)
     assert callbacks.claim_due(EVENING + 40, 30) is None
     assert other.done(found, EVENING + 40)
-    assert callbacks.next_due() is None
+    assert callbacks.waiting() == []
     assert not other.done(found, EVENING + 40)
 
 
@@ -180,7 +180,6 @@ def test_every_method_raises_while_redis_is_down(away: Any) -> None:
     asked: list[Callable[[], object]] = [
         lambda: schedule(callbacks),
         lambda: callbacks.claim_due(EVENING, 30),
-        callbacks.next_due,
         lambda: callbacks.retry(pending, EVENING),
         lambda: callbacks.release(pending, EVENING),
         lambda: callbacks.done(pending, EVENING),
