@@ -23,7 +23,7 @@ from esl_apps.core.status import is_ref, snapshot
 from esl_apps.http import dry_run, idempotency
 from esl_apps.http.access import Door, Token, given_token, tokens_of
 from esl_apps.http.agent_tokens import AgentTokens
-from esl_apps.http.errors import problem
+from esl_apps.http.errors import Problem, problem
 from esl_apps.http.schemas import Accepted, DryRun
 from esl_apps.http.signed_links import Links
 from esl_apps.node import presence
@@ -32,11 +32,11 @@ from esl_apps.node.live import Full
 from esl_apps.node.outgoing import Outgoing
 from esl_apps.node.presence import AgentUnavailable, Presence
 from esl_apps.node.services import Services
-from esl_apps.store.idempotency import same_body
+from esl_apps.store.idempotency import DONE, UNKNOWN, Claim, same_body
 
 #: Seconds in which another node's new call may not be in Redis yet, and how often to look for it meanwhile.
 _YOUNG, _YOUNG_TRIES = 0.5, 10
-#: Seconds within which a request with an idempotency key has placed its call, or has been refused.
+#: Seconds within which a request with an idempotency key has placed its call or done its action, or has been refused.
 _LONGEST = 60.0
 
 
@@ -166,12 +166,9 @@ class CallsPort:
         call = self.find(claim.call_ref)
         if call is not None:
             return Accepted(call["call_ref"], call["contact_ref"], call["state"])
-        # The first request will never get an answer if its process was killed between the claim and the call. If Redis
-        # failed then, the request was refused, and its claim is still there.
-        over = membership.is_dead(claim.boot) or (membership.is_current and store.age(self.name, key) > _LONGEST)
-        if over and store.reclaim(self.name, key, claim, ref):
+        if self._is_over(key, claim) and store.reclaim(self.name, key, claim, ref):
             return self._place_claimed(key, raw, fields, ref, dial_claim)
-        raise problem(409, "in_progress", "the first request with this key is still running", idempotency.KEY)
+        raise _in_progress()
 
     def act(self, call: dict[str, Any], action: Action) -> CallState:
         """Do an action on a live call. :raises Undone: it can't be done now."""
@@ -186,26 +183,52 @@ class CallsPort:
             return acting.act(now, action)
 
     def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> tuple[CallState, bool]:
-        """Do an action once per idempotency key; a repeated request gets the call's state. Return that, and whether the
-        request is a repeated one.
+        """Do an action once per idempotency key. Once it is done, a repeated request gets the call's state. Return
+        that, and whether it was done before.
 
         ``key``: as ``key_of``. :raises Problem: 409. :raises Undone: it can't be done now; the key may be used again,
             unless digits may have been sent.
         """
-        claim = self.services.idempotency.claim(self.name, key, request, call["call_ref"])
+        store, ref = self.services.idempotency, call["call_ref"]
+        claim = store.claim(self.name, key, request, ref)
         if claim is None:
-            try:
-                return self.act(call, action), False
-            except Exception as error:
-                # Other actions change nothing if they are done twice.
-                if action.name != actions.DIGITS or (isinstance(error, Undone) and error.code != actions.UNKNOWN):
-                    self.services.idempotency.release(self.name, key, request, call["call_ref"])
-                raise
+            return self._act_claimed(key, request, call, action), False
         if not same_body(claim, request):
             raise problem(409, "key_reused", "this key came with another request before", idempotency.KEY)
-        went_on = (call.get("record") or {}).get("transferred_to") or call.get("consultation") or UNSET
-        fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
-        return CallState(**fields, transfer_ref=went_on), True
+        if claim.outcome == DONE:
+            went_on = (call.get("record") or {}).get("transferred_to") or call.get("consultation") or UNSET
+            fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
+            return CallState(**fields, transfer_ref=went_on), True
+        if claim.outcome != UNKNOWN and not self._is_over(key, claim):
+            raise _in_progress()
+        if action.name == actions.DIGITS:
+            # Sent twice, they may be another number.
+            raise Undone(503, actions.UNKNOWN, "the first request with this key may have sent them, or not")
+        if store.reclaim(self.name, key, claim, ref):
+            return self._act_claimed(key, request, call, action), False
+        raise _in_progress()
+
+    def _act_claimed(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> CallState:
+        store, ref = self.services.idempotency, call["call_ref"]
+        try:
+            state = self.act(call, action)
+        except Exception as error:
+            # Other actions change nothing if they are done twice.
+            if action.name != actions.DIGITS or (isinstance(error, Undone) and error.code != actions.UNKNOWN):
+                store.release(self.name, key, request, ref)
+            else:
+                store.note(self.name, key, request, ref, UNKNOWN)
+            raise
+        store.note(self.name, key, request, ref, DONE)
+        return state
+
+    def _is_over(self, key: str, claim: Claim) -> bool:
+        """Whether the request that claimed a key won't go on: its process was killed meanwhile, or it was refused when
+        Redis was down, and its claim is still there."""
+        membership = self.services.membership
+        if membership.is_dead(claim.boot):
+            return True
+        return membership.is_current and self.services.idempotency.age(self.name, key) > _LONGEST
 
     def _place_claimed(self, key: str, raw: bytes, fields: dict[str, Any], ref: str, dial_claim: DialClaim) -> Accepted:
         try:
@@ -280,3 +303,8 @@ class CallsPort:
             faults = [Fault("require_agent", "agent_unavailable", str(unavailable))]
         given = [name for name in OPTIONS if name in fields]
         return dry_run.report(self.services, [*PATTERNS, *given], faults, charges)
+
+
+def _in_progress() -> Problem:
+    message = "the first request with this key is still running"
+    return problem(409, "in_progress", message, idempotency.KEY, {"Retry-After": "1"})

@@ -123,7 +123,7 @@ OURS = ErrorForm(
         405: "No such method",
         406: "Neither application/json nor text/csv is accepted",
         409: "The agent isn't as require_agent asks; the call's state doesn't allow it; the idempotency key came with "
-        "another body, or its first request is still running",
+        "another body, or its first request is still running (Retry-After)",
         413: "The body is too large",
         415: "Not application/json",
         416: "A range that the recording does not have",

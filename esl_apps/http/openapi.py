@@ -25,6 +25,8 @@ _SECURITY: dict[str, dict[str, str]] = {
         "description": "The signature of a signed link; goes with `expires`",
     },
 }
+#: Statuses of answers that may say when to ask again.
+_LATER = (409, 429, 503)
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Whole seconds"}}
 
 
@@ -132,7 +134,7 @@ def _operation(operation: Operation, form: ErrorForm) -> dict[str, Any]:
         described["requestBody"] = {"required": True, "content": {_JSON: {"schema": _body(operation.body)}}}
     described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()}
     for status in sorted({*operation.errors, form.wrong}):
-        error = _answer(Answer(form.meanings[status], form.body, headers=_RETRY_AFTER if status in (429, 503) else {}))
+        error = _answer(Answer(form.meanings[status], form.body, headers=_RETRY_AFTER if status in _LATER else {}))
         described["responses"].setdefault(str(status), error)
     return described
 

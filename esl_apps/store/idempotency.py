@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that a client repeats places no second call."""
+"""Idempotency keys: a request that a client repeats is done once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ log = logging.getLogger(__name__)
 KEEP = 86400
 
 
-class Claim(msgspec.Struct):
-    """The request that took an idempotency key: its body as a hash, the call it made, and the process it reached."""
+#: How an action ended: it was done, or the switch or the call's node doesn't say. One that wasn't done gives its key
+#: back.
+DONE, UNKNOWN = "done", "unknown"
+
+
+class Claim(msgspec.Struct, omit_defaults=True):
+    """The request that took an idempotency key: its body as a hash, its call, and the process it reached."""
 
     body: str
     call_ref: str
     boot: str
+    outcome: str = ""
+    """Of an action, once it has ended: DONE or UNKNOWN."""
 
 
 class IdempotencyKeys:
@@ -42,7 +49,7 @@ class IdempotencyKeys:
 
         :raises StoreUnavailable: Redis is down: dialling might place a second call.
         """
-        claim = Claim(_digest(body), call_ref, self._boot)
+        claim = self._own(body, call_ref)
         try:
             raw = self._take([_name(integrator, key)], [documents.encode(IDEMPOTENCY_CLAIM, claim), KEEP])
         except Unsent:
@@ -64,6 +71,12 @@ class IdempotencyKeys:
         fresh = documents.encode(IDEMPOTENCY_CLAIM, Claim(claim.body, call_ref, self._boot))
         return bool(self._reclaim([_name(integrator, key)], [held, fresh, KEEP]))
 
+    def note(self, integrator: str, key: str, body: bytes, call_ref: str, outcome: str) -> None:
+        """Note how the action of a key has ended. If Redis is down, it counts as one whose process has died."""
+        claim = self._own(body, call_ref)
+        noted = documents.encode(IDEMPOTENCY_CLAIM, msgspec.structs.replace(claim, outcome=outcome))
+        self._end(self._reclaim, integrator, key, claim, noted, KEEP)
+
     def age(self, integrator: str, key: str) -> float:
         """Return for how many seconds a key has been claimed. :raises StoreUnavailable: Redis is down."""
         (left,) = self._client.send_all([("PTTL", _name(integrator, key))])
@@ -80,11 +93,14 @@ class IdempotencyKeys:
     def release(self, integrator: str, key: str, body: bytes, call_ref: str) -> None:
         """Give back the key of a request that was refused, unless another process has taken it over. If Redis is down,
         the key expires by itself."""
+        self._end(self._release, integrator, key, self._own(body, call_ref))
+
+    def _own(self, body: bytes, call_ref: str) -> Claim:
+        return Claim(_digest(body), call_ref, self._boot)
+
+    def _end(self, script: Script, integrator: str, key: str, claim: Claim, *more: bytes | int) -> None:
         try:
-            self._release(
-                [_name(integrator, key)],
-                [documents.encode(IDEMPOTENCY_CLAIM, Claim(_digest(body), call_ref, self._boot))],
-            )
+            script([_name(integrator, key)], [documents.encode(IDEMPOTENCY_CLAIM, claim), *more])
         except StoreUnavailable as error:
             log.warning("idempotency_key_not_released", extra={"reason": str(error)})
 

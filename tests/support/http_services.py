@@ -87,6 +87,9 @@ class FakeStore:
         self.claims[key] = Claim(claim.body, ref, BOOT)
         return True
 
+    def note(self, _integrator: str, key: str, _body: bytes, _ref: str, outcome: str) -> None:
+        self.claims[key] = msgspec.structs.replace(self.claims[key], outcome=outcome)
+
     def age(self, _integrator: str, _key: str) -> float:
         return self.claimed_for
 

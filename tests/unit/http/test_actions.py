@@ -8,7 +8,7 @@ import pytest
 
 from esl_apps.core.actions import UNKNOWN, Action, Undone
 from esl_apps.store.errors import NoAnswer
-from tests.support.http_services import World, errors
+from tests.support.http_services import BOOT, World, errors
 
 ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
 #: A right body of each action.
@@ -164,13 +164,59 @@ def test_action_that_was_not_done_frees_its_key(world: World) -> None:
 def test_action_that_may_have_been_done_keeps_its_key(world: World, error: Exception) -> None:
     """Digits would be sent twice. Other actions change nothing the second time."""
     ref = call(world)
-    for name, key, done in (("digits", "d", False), ("hold", "h", True)):
+    for name, key in (("digits", "d"), ("hold", "h")):
         world.services.acting.fails = error
         assert act(world, ref, name, BODIES.get(name), Idempotency_Key=key).status_code in (500, 503)
         world.services.acting.fails = None
         again = act(world, ref, name, BODIES.get(name), Idempotency_Key=key)
-        assert (again.status_code, "idempotent-replayed" in again.headers) == (202, not done)
+        assert "idempotent-replayed" not in again.headers
+        assert again.status_code == 202 if name == "hold" else errors(again, 503) == [("", UNKNOWN)]
     assert [action.name for action in world.services.acting.done] == ["hold"]
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_action_whose_first_request_runs_is_409(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    ref, repeated = call(world), []
+
+    def act_slowly(_call: dict[str, Any], _action: Action) -> None:
+        repeated.append(act(world, ref, name, BODIES[name], Idempotency_Key="k"))
+        raise Undone(503, "unavailable", "the call's node doesn't answer")
+
+    with monkeypatch.context() as slow:
+        slow.setattr(world.services.acting, "act", act_slowly)
+        assert act(world, ref, name, BODIES[name], Idempotency_Key="k").status_code == 503
+    assert errors(repeated[0], 409) == [("Idempotency-Key", "in_progress")]
+    assert repeated[0].headers["retry-after"] == "1"
+    assert world.services.acting.done == []
+    assert act(world, ref, name, BODIES[name], Idempotency_Key="k").status_code == 202
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_action_whose_node_was_killed_is_done_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whether it had sent digits isn't known."""
+    ref = call(world)
+
+    def kill(_call: dict[str, Any], _action: Action) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as killed:
+        killed.setattr(world.services.acting, "act", kill)
+        with pytest.raises(SystemExit):
+            act(world, ref, name, BODIES[name], Idempotency_Key="k")
+    assert act(world, ref, name, BODIES[name], Idempotency_Key="k").status_code == 409
+    world.services.dead.add(BOOT)
+    after = act(world, ref, name, BODIES[name], Idempotency_Key="k")
+    assert "idempotent-replayed" not in after.headers
+    if name == "digits":
+        assert errors(after, 503) == [("", UNKNOWN)]
+        assert world.services.acting.done == []
+    else:
+        assert after.status_code == 202
+        assert len(world.services.acting.done) == 1
+        replayed = act(world, ref, name, BODIES[name], Idempotency_Key="k")
+        assert (replayed.status_code, replayed.headers["idempotent-replayed"]) == (202, "true")
 
 
 def test_digits_that_could_not_be_sent_free_their_key(world: World) -> None:

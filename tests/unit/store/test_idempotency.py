@@ -118,6 +118,30 @@ def test_claim_whose_answer_is_lost_is_given_back(client: Any, claims: Idempoten
     assert claims.claim("acme", "k", b"{}", "ref-2") is None
 
 
+def test_key_says_how_its_action_ended(claims: IdempotencyKeys) -> None:
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    claim = claims.claim("acme", "k", b"{}", "ref-1")
+    assert claim is not None
+    assert claim.outcome == ""
+    claims.note("acme", "k", b"{}", "ref-1", idempotency.DONE)
+    noted = claims.claim("acme", "k", b"{}", "ref-1")
+    assert noted is not None
+    assert noted.outcome == idempotency.DONE
+    # Another process that took the first one for dead comes too late.
+    assert not IdempotencyKeys(claims._client, "second").reclaim("acme", "k", claim, "ref-1")
+
+
+def test_key_that_another_process_took_over_is_not_noted(claims: IdempotencyKeys) -> None:
+    assert claims.claim("acme", "k", b"{}", "ref-1") is None
+    claim = claims.claim("acme", "k", b"{}", "ref-1")
+    assert claim is not None
+    assert IdempotencyKeys(claims._client, "second").reclaim("acme", "k", claim, "ref-1")
+    claims.note("acme", "k", b"{}", "ref-1", idempotency.DONE)
+    found = claims.claim("acme", "k", b"{}", "ref-1")
+    assert found is not None
+    assert (found.boot, found.outcome) == ("second", "")
+
+
 def test_key_has_an_age(client: Any, claims: IdempotencyKeys) -> None:
     assert claims.claim("acme", "k", b"{}", "ref-1") is None
     assert 0 <= claims.age("acme", "k") < 10
