@@ -45,7 +45,6 @@ class CallsPort:
         self.services = services
         self.name = name
         self.door = Door(lambda: self.settings.rate, services.refused)
-        self.count = services.refused
         self.listening: Counter[str] = Counter()
         """Clients that listen to events with tokens of an agent, by agent."""
         self._outgoing = outgoing
@@ -83,7 +82,7 @@ class CallsPort:
         if agent_token is None or token.agent is None:
             return
         if agent_token[1] <= time.time():
-            self.count(401)
+            self.services.refused(401)
             headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise problem(401, "expired", "this agent token has expired", headers=headers)
         if "ref" in params:
@@ -108,7 +107,7 @@ class CallsPort:
         """Check an agent, however the request writes it. :raises Problem: 403 if its token is another agent's."""
         own = self.token(req).agent
         if own is not None and not (isinstance(agent, str) and self.client.agent(agent) == own):
-            self.count(403)
+            self.services.refused(403)
             raise problem(403, "agent", f"this token is for calls of agent {own}", "agent")
 
     @property

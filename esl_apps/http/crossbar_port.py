@@ -102,7 +102,6 @@ class CrossbarPort:
         self.services = services
         self.outgoing = outgoing
         self.door = Door(lambda: services.policy.config.admin.rate, services.refused)
-        self.count = services.refused
         #: A configuration and its tokens by account. A reload brings another.
         self._known: tuple[Config, dict[str | None, list[Token]]] | None = None
         self._turns: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()

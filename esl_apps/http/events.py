@@ -36,7 +36,7 @@ def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -
     if feeds.readers_of(port.name) >= MOST_READERS:
         raise problem(503, "unavailable", "too many clients listen on this node", headers={"Retry-After": "5"})
     if own is not None and port.listening[own] >= AGENT_READERS:
-        port.count(429)
+        port.services.refused(429)
         message = "too many clients listen with tokens of this agent"
         raise problem(429, "too_many", message, headers={"Retry-After": "5"})
 

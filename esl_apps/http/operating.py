@@ -166,10 +166,6 @@ def replay_webhook(port: AdminPort, req: falcon.Request, resp: falcon.Response, 
 # Routes ---------------------------------------------------------------------------------------------------
 
 
-def _admit(port: AdminPort, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
-    port.admit_operator(req, scopes, params)
-
-
 def _data(data: Body) -> dict[str, Any]:
     return {"type": "object", "required": ["data"], "properties": {"data": data}}
 
@@ -185,7 +181,7 @@ def _read(name: str, summary: str, handler: Callable[..., None], data: Body, *pa
         summary,
         handler,
         scopes=(READ,),
-        admit=_admit,
+        admit=AdminPort.admit_operator,
         parameters=parameters,
         answers={200: Answer("Done", _data(data))},
         errors=(401, 403, 404, 422, 429, 503),
@@ -201,7 +197,7 @@ def _act(
         summary,
         handler,
         scopes=(OPERATE,),
-        admit=_admit,
+        admit=AdminPort.admit_operator,
         answers=answers,
         body=body,
         errors=(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),

@@ -126,7 +126,7 @@ def _linked(port: CallsPort, req: falcon.Request, name: str) -> bool:
         port.door.guessed(req)
         return False
     if expires <= time.time():
-        port.count(403)
+        port.services.refused(403)
         raise problem(403, "expired", "this link has expired")
     return True
 

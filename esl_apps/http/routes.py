@@ -64,9 +64,6 @@ class Port(Protocol):
         :raises Problem: 401, 403, 404 or 429.
         """
 
-    def count(self, status: int) -> None:
-        """Count a request that was refused."""
-
 
 @dataclass(frozen=True)
 class Operation:
@@ -228,7 +225,7 @@ def _write_errors(app: falcon.App[falcon.Request, falcon.Response], api: Api, po
     def on_mapped(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
         kind = next(kind for kind in type(error).__mro__ if kind in ANSWERS)
         mapped = ANSWERS[kind](error)
-        port.count(mapped.status)
+        port.services.refused(mapped.status)
         on_problem(req, resp, mapped, params)
 
     def on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: Any) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import msgspec
+
 from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.context import Host, at_once
 from esl_apps.config.model import Config
@@ -99,16 +101,7 @@ class Services:
         shared = self._hosts.get(application)
         if shared is None:
             shared = self._hosts[application] = self._shared(application)
-        return Host(
-            begin,
-            shared.usage,
-            shared.announce,
-            shared.schedule,
-            shared.room,
-            shared.used,
-            afterwards,
-            shared.policy,
-        )
+        return msgspec.structs.replace(shared, begin=begin, afterwards=afterwards)
 
     def _shared(self, application: str) -> Host:
         """Return what all flows of an application share. One for each call would take 0.7 KB of a held one."""

@@ -116,7 +116,7 @@ class Site:
         origin = req.get_header("Origin") or ""
         same = fetched == "same-origin" if fetched is not None else origin.partition("://")[2] == req.netloc != ""
         if not same:
-            self.port.count(403)
+            self.port.services.refused(403)
             raise problem(403, "origin", "this form isn't the console's own; open the page again")
 
     # Answers ------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Visit:
         fields = read_form(self.req)
         given = fields.pop("form_token", "").encode()
         if not hmac.compare_digest(given, self.form_token.encode()):
-            self.port.count(403)
+            self.port.services.refused(403)
             raise problem(403, "form_token", "this form is of another session; open the page again")
         return fields
 

@@ -46,14 +46,11 @@ class Port:
 
     def __init__(self) -> None:
         self.counted: list[int] = []
-        self.door = Door(Rate, self.count)
+        self.door = Door(Rate, self.counted.append)
         self.reasons: list[str] = []
         readiness = SimpleNamespace(reasons=lambda: self.reasons)
-        self.services: Any = SimpleNamespace(readiness=readiness, metrics=Metrics())
+        self.services: Any = SimpleNamespace(readiness=readiness, metrics=Metrics(), refused=self.counted.append)
         self.raises: Exception | None = None
-
-    def count(self, status: int) -> None:
-        self.counted.append(status)
 
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], _params: dict[str, Any]) -> None:
         self.door.check(req, [token("right", "read")], *scopes)
