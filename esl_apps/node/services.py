@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from esl_apps.apps import APPLICATIONS
 from esl_apps.apps.context import Host, at_once
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
@@ -38,6 +37,7 @@ from esl_apps.node.tenants import tenant_of
 from esl_apps.node.webhooks import Webhooks
 from esl_apps.observe.alerts import Alerts
 from esl_apps.observe.metrics import Metrics
+from esl_apps.operations import waiting
 from esl_apps.process.folder import Folder
 from esl_apps.store import redis_client
 from esl_apps.store.breakers import Breakers, Trip
@@ -198,15 +198,8 @@ def build_services(config: Config) -> Services:
         outboxes.examine()
 
     store = CallStore(redis, membership.boot, redis_is_back, say_alive, membership.redis_time)
-    readiness = Readiness(
-        switches,
-        store,
-        live,
-        config.node.max_calls,
-        refusals=lambda: outboxes.refusals,
-        overflows=lambda: outboxes.overflows,
-        faults=lambda: call_log.faults,
-    )
+    call_log = _open_call_log(config, live)
+    readiness = Readiness(switches, store, live, config.node.max_calls, outboxes, call_log)
 
     breakers, usage = _build_spending(config, redis, alerts, membership, cut_on(switches, live))
 
@@ -219,7 +212,6 @@ def build_services(config: Config) -> Services:
         membership.redis_clock.now,
         lambda: not membership.living(),
     )
-    call_log = _open_call_log(config, live)
     recordings = Folder("recordings")
     event_writer = EventWriter(redis)
     records = Records(live, store, call_log, outboxes, event_writer, policies, metrics, recordings)
@@ -241,11 +233,7 @@ def build_services(config: Config) -> Services:
         breakers=breakers,
         usage=usage,
         charging=Charging(policies, usage, membership),
-        timed_calls={
-            application.ref: TimedCalls(redis, name, application.timed.store)
-            for application in APPLICATIONS.values()
-            if application.timed is not None
-        },
+        timed_calls=waiting.stores(config, redis),
         calls=calls,
         acting=acting,
         cancel_requests=cancel_requests,

@@ -52,8 +52,10 @@ class LogLine(msgspec.Struct, frozen=True):
     """The trip's SHA-1, as it is stored."""
 
 
-class Breakers:
+class Breakers(background.Kept):
     """``trip``, ``reset``, ``log`` and ``refresh`` raise :class:`StoreUnavailable` if Redis is down."""
+
+    TASK = "breakers"
 
     def __init__(
         self,
@@ -79,15 +81,10 @@ class Breakers:
         self._unreadable = ""
         """Why the tripped breakers can't be read from a Redis that answers: until they can, all calls are refused."""
         self._odd_lines = 0
-        self._poller: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
         self._look()
-        self._poller = background.keep("breakers", self._poll)
-
-    def stop(self) -> None:
-        if self._poller is not None:
-            self._poller.kill()
+        super().start()
 
     @property
     def count(self) -> int:
@@ -208,7 +205,7 @@ class Breakers:
         except Exception:
             log.exception("breakers_not_read")
 
-    def _poll(self) -> None:
+    def _run(self) -> None:
         while True:
             gevent.sleep(POLL)
             self._look()
