@@ -82,8 +82,8 @@ class Calls:
         self._strangers = Strangers()
         self.on_change: Callable[[Attempt, Moment], None] = lambda _attempt, _moment: None
         """Called with each state that a call enters, its end included."""
-        self.goes_on: Callable[[Live], bool] = lambda _live: False
-        """Return whether a call whose socket was lost goes on without a flow, and is followed."""
+        self.on_socket_lost: Callable[[Live], bool] = lambda _live: False
+        """Called with a call whose socket was lost. Returns whether it goes on without a flow, and is followed."""
         self.tell_cancel: Callable[[Switch, str], None] = lambda _switch, _ref: None
         """Called with an adopted call that is being cancelled: its leg may come to another node at this moment."""
         # Calls that ended while their switch was unreachable, by its name: their legs are hung up when it is back.

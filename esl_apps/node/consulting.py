@@ -86,7 +86,7 @@ class Consulting:
         acting.add(CONSULTED, self._consulted, consulting=True)
         acting.add(PARTED, self._parted, consulting=True)
         services.calls.on_change = self._changed
-        services.calls.goes_on = self._goes_on
+        services.calls.on_socket_lost = self._socket_lost
         following.review = self._review
         following.left = self._left_by_all
 
@@ -223,7 +223,7 @@ class Consulting:
 
     # As the calls go on -------------------------------------------------------------------------------
 
-    def _goes_on(self, live: Live) -> bool:
+    def _socket_lost(self, live: Live) -> bool:
         """Whether a call whose socket was lost is followed from now on."""
         attempt = live.attempt
         attempt.followed = attempt.followed or consultation(attempt) is not None

@@ -65,9 +65,9 @@ class Visit:
         self.carried = self.channel.variable("esl_call_ref") or ""
         self.session_ref = ""
         """The session that this channel was in before the dialplan handed it back."""
-        self.follows = False
+        self.has_record = False
         """The session already has a record: an attempt that dials nothing needs none of its own."""
-        self.goes_on: Attempt | None = None
+        self.undialled: Attempt | None = None
         """The attempt that this channel was in, if that had dialled nothing yet."""
         self._before: Live | None = None
         """The same attempt if it is this process's, whose flow waits for its channel's end."""
@@ -108,41 +108,48 @@ class Visit:
     def begin(self, attempt: Attempt) -> None:
         """Make an attempt known. The flows call this as ``host.begin``."""
         first = not self.ref
-        if first and (self.goes_on is not None or self._takes_on or self._before is not None):
-            new = attempt.call_ref if self.goes_on is None else self.goes_on.call_ref
-            self.services.store.note_gone_on(self.carried, new)
         if first:
-            attempt.continues = self._continues
-            attempt.set(self._carried_on)
-        if first and not self.carried and attempt.language is None:
-            # An application that says no language: that of the number dialled.
-            attempt.language = self._policy.language(self.channel.header("Caller-Destination-Number") or "", None)
-        if self.goes_on is not None and first:
-            # A session that dials nothing has one record, however many nodes served it.
-            attempt.call_ref, attempt.contact_ref = self.goes_on.call_ref, self.goes_on.contact_ref
-            attempt.rest = self.goes_on.rest
-            attempt.dialed_at = self.goes_on.dialed_at or attempt.dialed_at
-            # Until the caller says who they are again.
-            attempt.account_id = attempt.account_id or self.goes_on.account_id
-            attempt.integrator = attempt.integrator or self.goes_on.integrator
-            self.services.learn_owner(attempt, self.channel.variable("esl_account_id"))
-        if first and application(attempt.app).session:
-            attempt.follows = self.follows
-            attempt.apart = [*attempt.apart, *self._apart]
+            self._carry_on(attempt)
         self.ref, self._attempt = attempt.call_ref, attempt
         live = self.services.calls.begin(attempt, self.switch, self.core_uuid, self.channel.clock)
         live.attached = True
-        if self._before is not None and first:
-            before = self._before.attempt
-            before.follows = True
-            # This process may die before that attempt has ended.
-            before.save()
-            self._before.ends[self.channel.uuid] = self.channel.data
-            self._before.poke()
-            # It holds the caller's place, which this one is about to take.
-            _wait_for_end(before)
         if first:
+            if self._before is not None:
+                self._end_before(self._before)
             self.channel.begin(attempt.session_ref, watched=True)
+
+    def _carry_on(self, attempt: Attempt) -> None:
+        """Have the first attempt go on with what this channel was in before."""
+        undialled = self.undialled
+        if undialled is not None or self._takes_on or self._before is not None:
+            self.services.store.note_gone_on(self.carried, (undialled or attempt).call_ref)
+        attempt.continues = self._continues
+        attempt.set(self._carried_on)
+        if not self.carried and attempt.language is None:
+            # An application that says no language: that of the number dialled.
+            attempt.language = self._policy.language(self.channel.header("Caller-Destination-Number") or "", None)
+        if undialled is not None:
+            # A session that dials nothing has one record, however many nodes served it.
+            attempt.call_ref, attempt.contact_ref = undialled.call_ref, undialled.contact_ref
+            attempt.rest = undialled.rest
+            attempt.dialed_at = undialled.dialed_at or attempt.dialed_at
+            # Until the caller says who they are again.
+            attempt.account_id = attempt.account_id or undialled.account_id
+            attempt.integrator = attempt.integrator or undialled.integrator
+            self.services.learn_owner(attempt, self.channel.variable("esl_account_id"))
+        if application(attempt.app).session:
+            attempt.follows = self.has_record
+            attempt.apart = [*attempt.apart, *self._apart]
+
+    def _end_before(self, live: Live) -> None:
+        """Have the flow end that waits for this channel's end."""
+        live.attempt.follows = True
+        # This process may die before that attempt has ended.
+        live.attempt.save()
+        live.ends[self.channel.uuid] = self.channel.data
+        live.poke()
+        # It holds the caller's place, which this one is about to take.
+        _wait_for_end(live.attempt)
 
     def resume(self, live: Live) -> None:
         """Go on with a leg that this process placed and that has answered."""
@@ -170,7 +177,7 @@ class Visit:
         if live is not None:
             # This process's own: its flow waits for the channel's end, and no other end will come.
             attempt = live.attempt
-            self.session_ref, self.follows = attempt.session_ref, attempt.follows
+            self.session_ref, self.has_record = attempt.session_ref, attempt.follows
             self._carried_on = carried_on(attempt)
             if application(attempt.app).session and attempt.number is None:
                 # It dialled nothing and the caller goes on. End it once that has begun, not before.
@@ -181,9 +188,9 @@ class Visit:
                 calls.release(live)
                 live.ends[self.channel.uuid] = data
                 live.poke()
-                self.goes_on = self.restored(live.essence)
+                self.undialled = self.restored(live.essence)
                 return
-            self.follows = True
+            self.has_record = True
             live.ends[self.channel.uuid] = data
             live.poke()
             _wait_for_end(attempt)
@@ -193,7 +200,7 @@ class Visit:
         if found is not None and self._is_stale(found[1]):
             # Redis has it as it was before the number was dialled. The process that dialled, or its next run, records
             # it; here the session goes on.
-            self.session_ref, self.follows, self._carried_on = found[1].session_ref, True, carried_on(found[1])
+            self.session_ref, self.has_record, self._carried_on = found[1].session_ref, True, carried_on(found[1])
             return
         if found is not None:
             # Settle it even if it can't be taken over: two processes record the same end, and Redis takes it once.
@@ -222,7 +229,7 @@ class Visit:
         services = self.services
         # If no process knows the call, the channel still does; and the process that ended or will end it writes the
         # session's record.
-        self.session_ref, self.follows = self.channel.variable("esl_session_ref") or "", True
+        self.session_ref, self.has_record = self.channel.variable("esl_session_ref") or "", True
         self._apart = [self.carried]
         try:
             found = services.store.essence(self.carried, services.membership.peers)
@@ -248,7 +255,7 @@ class Visit:
             # Its process died before Redis had it. Its next run finds it in its call log, and sees that this process
             # goes on with the session and has its record, unless a number was dialled before.
             first = self.services.store.call(self.session_ref) if self.session_ref != self.carried else None
-            self.follows = self._has_dialled() or (first is not None and first["callee"] is not None)
+            self.has_record = self._has_dialled() or (first is not None and first["callee"] is not None)
             self._takes_on = True
         elif call["state"] != ENDED:
             # It has ended, or its process died before Redis had all of it.
@@ -271,7 +278,7 @@ class Visit:
 
     def _settle(self, known: Essence, ends: dict[str, Event]) -> Attempt:
         """Return the attempt, which may go on. ``ends``: the ends of its legs that have been heard."""
-        self.session_ref, self.follows, self._carried_on = known.session_ref, known.follows, carried_on(known)
+        self.session_ref, self.has_record, self._carried_on = known.session_ref, known.follows, carried_on(known)
         if known.holder is not None:
             # The caller takes a place again when they go on.
             self.services.usage.leave(known.holder, known.session_ref)
@@ -282,10 +289,10 @@ class Visit:
             bleg = self._bleg_of(known, now)
         if bleg is None and (not application(known.app).session or known.number is None):
             # It had dialled nothing and goes on.
-            self.goes_on = self.restored(known)
-            return self.goes_on
+            self.undialled = self.restored(known)
+            return self.undialled
         attempt = self.restored(known)
-        attempt.closes, self.follows = False, True
+        attempt.closes, self.has_record = False, True
         self.services.calls.begin(attempt, self.switch, self.core_uuid, clock)
         if bleg is None:
             # The switch was about to be told to dial this number.
@@ -335,9 +342,9 @@ class Visit:
     def refuse(self, reason: str, cause: str = FULL) -> None:
         """Hang up with a cause; never just close, which strands the caller (hazard 10). A call that was taken over to
         go on here ends."""
-        if self.goes_on is not None and not self.ref:
-            self.abandon(self.goes_on, reason, cause)
-            return
+        undialled = None if self.ref else self.undialled
+        if undialled is not None:
+            self.begin(undialled)
         log.warning("call_refused", extra={"reason": reason, "uuid": self.session.uuid})
         with suppress(Gone, CallEnded, TimeoutError):
             self.session.post(
@@ -346,17 +353,13 @@ class Visit:
                 "event plain CHANNEL_HANGUP",
             )
             self.channel.hangup(cause)
-
-    def abandon(self, attempt: Attempt, reason: str, cause: str = "NORMAL_CLEARING") -> None:
-        """Hang up a leg whose call can't go on, and end the call as lost."""
-        self.begin(attempt)
-        self.refuse(reason, cause)
-        attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, node_clock.now())
+        if undialled is not None:
+            undialled.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, node_clock.now())
 
     def give_up(self) -> None:
         """End the call as lost, if it has begun or was to go on here: its flow has failed."""
-        if self.goes_on is not None and not self.ref:
-            self.begin(self.goes_on)
+        if self.undialled is not None and not self.ref:
+            self.begin(self.undialled)
         live = self.services.calls.live.get(self.ref)
         if live is not None:
             live.attempt.closes = True
@@ -366,7 +369,7 @@ class Visit:
         live = self.services.calls.live.get(self.ref)
         if live is None:
             return None
-        if self.services.calls.goes_on(live):
+        if self.services.calls.on_socket_lost(live):
             # No flow goes on with its caller.
             live.attempt.closes = True
             raise Followed

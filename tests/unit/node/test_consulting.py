@@ -227,7 +227,7 @@ def test_consulting_call_whose_socket_goes_meanwhile_is_followed(bench: Bench, m
     live = talking(bench)
 
     def gone(_peer: Peer, _command: str) -> bytes:
-        assert bench.services.calls.goes_on(live)
+        assert bench.services.calls.on_socket_lost(live)
         show_legs(bench.switch)
         return api_response("-ERR No such channel!\n")
 

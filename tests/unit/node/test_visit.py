@@ -254,7 +254,7 @@ def test_visit_handed_back_while_redis_is_away_keeps_its_session(bench: Bench) -
 
     def settle(visit: visit_module.Visit) -> None:
         original(visit)
-        seen.append((visit.session_ref, visit.follows))
+        seen.append((visit.session_ref, visit.has_record))
 
     original = visit_module.Visit.settle
     with pytest.MonkeyPatch.context() as patch:
