@@ -93,10 +93,11 @@ class Charging:
         self._usage = usage
         self._membership = membership
 
-    def resume(self, attempt: Attempt, had_by: Sequence[str] = ()) -> None:
+    def resume(self, attempt: Attempt, had_by: Sequence[str] = (), *, up: bool = True) -> None:
         """Go on charging an attempt for what its legs cost, at today's levels.
 
-        ``had_by``: the processes that had it, by boot; without them, what was talked counts as paid.
+        ``had_by``: the processes that had it, by boot; without them, what was talked counts as paid. ``up``: as
+        ``UsageStore.adopt``.
         """
         policy = self._policies.now
         charges = []
@@ -123,7 +124,7 @@ class Charging:
         except StoreUnavailable:
             prepaid.clear()
         now = node_clock.now()
-        self._usage.adopt(*charges)
+        self._usage.adopt(*charges, up=up)
         attempt.pay(*charges)
         for charge in charges:
             talked = attempt.talked(charge, now)
@@ -144,7 +145,8 @@ class Charging:
         gevent.sleep(DEAD + 2 * BEAT)
         if not self._membership.is_dead(had_by[-1]):
             return
-        self.resume(attempt, had_by)
+        # The flow that goes on has charges of its own, or dials an emergency number.
+        self.resume(attempt, had_by, up=False)
         for charge in attempt.charges:
             if not attempt.ended:
                 # The call is counted for the flow that goes on with it here.

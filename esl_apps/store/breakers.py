@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 import gevent
 import msgspec
 
-from esl_apps.core.limits import SYSTEM, covers
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import BREAKER, SYSTEM, Refusal, covers
 from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import TRIP, TRIP_LINE
@@ -104,6 +105,12 @@ class Breakers(background.Kept):
         """The scope of a tripped breaker that refuses a call, or None. :raises StoreUnavailable: as ``tripped``."""
         names = tuple(levels)
         return next((scope for scope in self.tripped if covers(scope, names, number)), None)
+
+    def ending(self, *charges: Charge) -> Refusal | None:
+        """The tripped breaker that ends one of these calls, as far as this node knows. Redis isn't asked."""
+        scopes = [scope for scope, trip in (self._tripped or {}).items() if trip.end_calls]
+        covering = (scope for charge in charges for scope in scopes if covers(scope, charge.levels, charge.number))
+        return next((Refusal(BREAKER, scope) for scope in covering), None)
 
     def trip(self, scope: str, why: str, *, by: str = "", end_calls: bool = False) -> bool:
         """Trip a breaker. False: it is tripped already."""

@@ -83,6 +83,7 @@ class UsageStore:
         self._node = node
         self._payments = keys.payments(boot or node)
         self._breakers = breakers
+        self._ending: Callable[..., Refusal | None] = (lambda *_charges: None) if breakers is None else breakers.ending
         self._on_cut = on_cut
         self.leases = Leases(client, alone=alone, seconds=lease, clock=clock)
         self._clock = clock
@@ -130,19 +131,24 @@ class UsageStore:
     # Calls and minutes --------------------------------------------------------------------------------
 
     def begin(self, *charges: Charge) -> Refusal | None:
-        refusal = self.tripped(*charges) or self._count([ticket for charge in charges for ticket in charge.tickets])
+        refusal = self.tripped(*charges) or self._count(charges)
         if refusal is None:
             for charge in charges:
                 charge.open(self._seconds, self._on_change)
                 self._charges.add(charge)
         return refusal
 
-    def adopt(self, *charges: Charge) -> None:
-        """Take over calls of a dead node that are up: they were counted there, and are paid for here from now on."""
+    def adopt(self, *charges: Charge, up: bool = True) -> None:
+        """Take over calls of a dead node: they were counted there, and are paid for here from now on.
+
+        ``up``: they may be up, so those are cut that a breaker ends which has tripped while no node had them.
+        """
         for charge in charges:
             charge.adopt()
             charge.open(self._seconds, self._on_change)
             self._charges.add(charge)
+            if up and (refusal := self._ending(charge)) is not None:
+                self._cut(charge, refusal)
 
     def payments(self, ids: Iterable[str], boots: Sequence[str]) -> dict[str, Payments]:
         """Return what processes have noted of legs: of each, the latest. :raises StoreUnavailable: Redis is down."""
@@ -179,7 +185,8 @@ class UsageStore:
         scopes = (self._breakers.covering(charge.levels, charge.number) for charge in charges)
         return next((Refusal(BREAKER, scope) for scope in scopes if scope is not None), None)
 
-    def _count(self, tickets: list[Ticket]) -> Refusal | None:
+    def _count(self, charges: Sequence[Charge]) -> Refusal | None:
+        tickets = [ticket for charge in charges for ticket in charge.tickets]
         answers = run_all(self._client, [self._asking(ticket) for ticket in tickets], strict=False)
         refused: list[tuple[Ticket, bytes]] = []
         counted: list[tuple[Ticket, float, float, str, str, str, bool]] = []
@@ -193,7 +200,9 @@ class UsageStore:
                 # The day, the minute and the limit are those of many calls.
                 day, minute, why = [sys.intern(value.decode()) for value in answer[2:5]]
                 counted.append((ticket, float(answer[0]), float(answer[1]), day, minute, why, bool(answer[5])))
-        if failed is None and not refused:
+        # Meanwhile a breaker may have tripped that ended the calls which this node had then.
+        ended = self._ending(*charges)
+        if failed is None and not refused and ended is None:
             for ticket, seconds, left, day, minute, why, _new in counted:
                 ticket.take(seconds, left, day, minute, why)
             return None
@@ -210,7 +219,7 @@ class UsageStore:
         tripped = [(ticket, answer) for ticket, answer in refused if ticket.bound.trips]
         for ticket, answer in tripped:
             self._trip(ticket, answer.decode())
-        return _refusal(*(tripped or refused)[0])
+        return _refusal(*(tripped or refused)[0]) if refused else ended
 
     def _asking(self, ticket: Ticket, *, look: bool = False) -> Run:
         bound = ticket.bound

@@ -733,6 +733,36 @@ def test_adoption_lost_call_is_paid_until_its_switch_was_lost(build: Build, monk
     assert charge.spent(now[0]) == pytest.approx(30, abs=2)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_adoption_call_of_a_tripped_breaker_is_ended(bench: Bench, whole: bool) -> None:
+    """The operator ended the account's calls while no node had this one."""
+    bench.services.breakers.trip("account:acme", "by hand", end_calls=True)
+    bench.services.breakers.refresh()
+    paid = {"levels": ["account:acme"], "number": E164, "aleg": whole, "owner": True, "whole": whole}
+    leave_behind(bench, talking(account_id="acme", paid_for=[paid]))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    name = "esl_call_ref" if whole else "esl_bleg"
+    eventually(lambda: f"api hupall ALLOTTED_TIMEOUT {name} {REF}" in bench.switch.heard)
+    hang_up(bench)
+    ended(bench)
+    assert bench.reason()[0] == terms.ANSWERED
+
+
+def test_adoption_emergency_call_of_a_tripped_breaker_goes_on(bench: Bench) -> None:
+    bench.services.breakers.trip("system", "by hand", end_calls=True)
+    bench.services.breakers.refresh()
+    leave_behind(bench, talking(number="112"))
+    show_legs(bench.switch, aleg(), bleg())
+    bench.adoption.beat()
+    asked(bench)
+    gevent.sleep(0.05)
+    assert not any("hupall" in command or "uuid_kill" in command for command in bench.switch.heard)
+    hang_up(bench)
+    ended(bench)
+    assert bench.reason() == ("answered", 16, "callee")
+
+
 def test_adoption_switch_that_restarted_has_lost_the_call(bench: Bench) -> None:
     leave_behind(bench, talking(core_uuid="core-0"))
     show_legs(bench.switch, aleg(), bleg())

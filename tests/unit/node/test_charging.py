@@ -274,6 +274,21 @@ def test_charging_settles_a_call_that_is_not_adopted(
     assert attempt.timeline[-1].what == terms.ENDED
 
 
+def test_charging_settled_under_a_tripped_breaker_ends_no_call(charged: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller goes on here, and dials an emergency number by now."""
+    monkeypatch.setattr(charging, "DEAD", -2 * BEAT)
+    monkeypatch.setattr(charged.services.membership, "is_dead", lambda _boot: True)
+    attempt = Attempt(app="disa", call_dir="external", paid_for=[written(lost_charge(charged))])
+    charged.services.breakers.trip("account:acme", "by hand", end_calls=True)
+    charged.services.breakers.refresh()
+    cuts: list[Charge] = []
+    charged.services.usage._on_cut = cuts.append
+    charged.services.charging.settle_later(attempt, ["dead"])
+    gevent.sleep(0.02)
+    charged.services.usage.settle()
+    assert (counted(charged), cuts) == (0, [])
+
+
 def test_charging_of_this_process_is_resumed_like_anothers(bench: Bench) -> None:
     """Its own call, which the dialplan handed back before anything had come of it."""
     charge = Charge("a", [Level("account:acme", Limits(minutes_per_day=1))], None)

@@ -979,6 +979,51 @@ def test_breaker_trips_by_minutes_while_calls_are_up(told: Told, clock: Clock, e
     assert begins(one, of("c", acme)) == "breaker"
 
 
+@pytest.mark.parametrize("end_calls", [False, True])
+def test_adopted_call_is_cut_by_a_breaker_that_ends_calls(told: Told, end_calls: bool) -> None:
+    """It tripped while no node had the call."""
+    told.breakers[0].trip("account:acme", "by hand", end_calls=end_calls)
+    told.breakers[1].refresh()
+    call, ended, others = of("a", level()), of("b", level()), of("c", Level("account:other"))
+    told.nodes[1].adopt(call, others)
+    told.nodes[1].adopt(ended, up=False)
+    assert told.cut == ([call] if end_calls else [])
+    told.nodes[1].accrue()
+    assert told.cut == ([call, call] if end_calls else [])
+
+
+def test_call_adopted_before_breakers_are_read_is_cut_then(told: Told) -> None:
+    told.breakers[0].trip("account:acme", "by hand", end_calls=True)
+    call = of("a", level())
+    told.nodes[1].adopt(call)
+    assert told.cut == []
+    told.breakers[1].refresh()
+    assert told.cut == [call]
+
+
+@pytest.mark.parametrize("end_calls", [False, True])
+def test_begin_that_waits_while_a_breaker_trips_is_refused(
+    told: Told, server: RedisServer, monkeypatch: pytest.MonkeyPatch, end_calls: bool
+) -> None:
+    """Unless the breaker lets calls end by themselves. The leg before is counted, and stays so."""
+    limits = Limits(calls_per_day=9, minutes_per_day=9)
+    node, levels = told.nodes[0], (Level("system", limits), Level("account:acme", limits))
+    assert begins(node, of("a", levels[0])) is None
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        answers = script.run_all(*arguments, **options)
+        if not told.breakers[0].count:
+            told.breakers[0].trip("account:acme", "by hand", end_calls=end_calls)
+        return answers
+
+    told.breakers[0].refresh()
+    monkeypatch.setattr("esl_apps.store.usage.run_all", slow)
+    assert begins(node, of("a", *levels)) == ("breaker" if end_calls else None)
+    assert (taken(server, "n", "system"), taken(server, "n", "account:acme")) == (1, 0 if end_calls else 1)
+    assert (taken(server, "d", "system"), taken(server, "d", "account:acme")) == ((10, 0) if end_calls else (20, 10))
+    assert told.cut == []
+
+
 def test_trip_that_redis_lost_is_written_again(told: Told, server: RedisServer) -> None:
     one, two = told.breakers
     assert one.trip("system", "by hand", by="jo@desk")
