@@ -152,7 +152,7 @@ def lift_lock(port: AdminPort, key: str, by: str) -> None:
 
 
 def trip_breaker(port: AdminPort, scope: str, by: str, *, end_calls: bool) -> bool:
-    """False: it had tripped. :raises Problem: 404 for a scope that names nothing."""
+    """False: nothing has changed. :raises Problem: 404 for a scope that names nothing."""
     services = port.services
     try:
         changed = breakers.trip(services.policy.config, services.redis, scope, f"token {by}", end_calls=end_calls)

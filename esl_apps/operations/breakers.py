@@ -38,7 +38,7 @@ def listed(config: Config, client: Client) -> dict[str, list[dict[str, Any]]]:
 
 
 def trip(config: Config, client: Client, scope: str, by: str, *, end_calls: bool = False) -> bool:
-    """Trip a breaker by hand. False: it has tripped already.
+    """Trip a breaker by hand, or have a tripped one end its calls, too. False: nothing has changed.
 
     :raises ValueError: the scope names nothing that exists. :raises StoreUnavailable: Redis is down.
     """

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 POLL = 1.0
 #: Lines of the log that are kept.
 LOG_LINES = 1000
+#: The answer of ``breaker_trip`` if the breaker hadn't tripped.
+_NEW = 1
 
 
 class Trip(msgspec.Struct, frozen=True):
@@ -67,7 +69,7 @@ class Breakers(background.Kept):
         on_trip: Callable[[str, Trip], None] = lambda _scope, _trip: None,
     ) -> None:
         """``tell``: ``Alerts.tell``, called once per trip over all nodes. ``on_trip``: called on each node that learns
-        of a trip."""
+        of a trip, and again if it comes to end its calls."""
         self._client = client
         self._node = node
         self._tell = tell
@@ -113,24 +115,24 @@ class Breakers(background.Kept):
         return next((Refusal(BREAKER, scope) for scope in covering), None)
 
     def trip(self, scope: str, why: str, *, by: str = "", end_calls: bool = False) -> bool:
-        """Trip a breaker. False: it is tripped already."""
+        """Trip a breaker, or have a tripped one end its calls, too. False: nothing has changed."""
         by = by or f"node {self._node}"
         if self._tripped is not None and scope not in self._tripped:
             # Refuse calls on this node from now on, even if Redis can't be told.
-            self._tripped[scope] = trip = Trip(0.0, why, by, end_calls)
-            self._learn(scope, trip)
-        first = self._write(scope, why, by, end_calls)
-        if first:
+            self._learn(scope, Trip(0.0, why, by, end_calls))
+        changed = self._write(scope, why, by, end_calls)
+        if changed == _NEW:
             self._tell("breaker", scope=scope, why=why, by=by)
-        return first
+        return bool(changed)
 
-    def _write(self, scope: str, why: str, by: str, end_calls: bool) -> bool:
+    def _write(self, scope: str, why: str, by: str, end_calls: bool) -> int:
+        """Return what ``breaker_trip`` has done."""
         arguments = [self._fields.get(scope, scope), why, by, "1" if end_calls else "0"]
-        first, raw = self._trip([keys.TRIPPED, keys.BREAKER_LOG], arguments)
+        changed, raw = self._trip([keys.TRIPPED, keys.BREAKER_LOG], arguments)
         self._stored[scope] = raw
         if self._tripped is not None:
-            self._tripped[scope] = _read(raw)
-        return bool(first)
+            self._learn(scope, _read(raw))
+        return int(changed)
 
     def reset(self, scope: str, *, by: str) -> bool:
         """Reset a breaker. False: it is not tripped."""
@@ -168,12 +170,19 @@ class Breakers(background.Kept):
         }
         self._tripped, self._unreadable = found, ""
         for scope, trip in found.items():
-            if scope not in before:
-                self._learn(scope, trip)
+            self._act(scope, before.get(scope), trip)
 
     def _learn(self, scope: str, trip: Trip) -> None:
-        log.warning("breaker_tripped", extra={"scope": scope, "why": trip.why, "by": trip.by})
-        self._on_trip(scope, trip)
+        """Refuse calls from now on, and act on a trip."""
+        assert self._tripped is not None
+        known, self._tripped[scope] = self._tripped.get(scope), trip
+        self._act(scope, known, trip)
+
+    def _act(self, scope: str, known: Trip | None, trip: Trip) -> None:
+        """Act on a trip if it is new here, or ends calls that the ``known`` one doesn't."""
+        if known is None or (trip.end_calls and not known.end_calls):
+            log.warning("breaker_tripped", extra={"scope": scope, "why": trip.why, "by": trip.by})
+            self._on_trip(scope, trip)
 
     def _vanished(self, scope: str, trip: Trip, found: dict[str, Trip]) -> None:
         """Handle a breaker that Redis no longer has. If the log has no reset of it, Redis lost it or was down when it
@@ -183,7 +192,7 @@ class Breakers(background.Kept):
             log.warning("breaker_reset", extra={"scope": scope, "by": reset.by, "reset_at": reset.at})
             return
         found[scope] = trip
-        if self._write(scope, trip.why, trip.by, trip.end_calls):
+        if self._write(scope, trip.why, trip.by, trip.end_calls) == _NEW:
             log.warning("breaker_restored", extra={"scope": scope, "reason": "Redis had it no more"})
             if not trip.at:
                 self._tell("breaker", scope=scope, why=trip.why, by=trip.by)

@@ -69,6 +69,15 @@ def test_breaker_trip_twice_and_reset_twice_fail(breaker: Run) -> None:
     assert (again.status, again.err) == (1, "esl-apps: system: has not tripped\n")
 
 
+def test_breaker_that_has_tripped_ends_calls_once(breaker: Run) -> None:
+    breaker("--trip", "system")
+    again = breaker("--trip", "system", "--end-calls")
+    assert again.status == 0
+    assert again.out.startswith("system: tripped by jo@")
+    assert "its calls were ended" in breaker().out
+    assert breaker("--trip", "system", "--end-calls").status == 1
+
+
 def test_breaker_json_has_a_line_for_each_entry(breaker: Run) -> None:
     assert breaker("--trip", "account:acme", "--json").json == [
         {"scope": "account:acme", "tripped": True, "changed": True}

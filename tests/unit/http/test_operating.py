@@ -286,6 +286,15 @@ def test_v1_breaker_is_tripped_and_reset(operator: Operator, scope: str) -> None
     assert listed["ok"] == [{"scope": "system", "trips_over": "calls_per_hour 100"}]
 
 
+def test_v1_breaker_that_has_tripped_ends_calls_once(operator: Operator) -> None:
+    path = "/v1/breakers/account:acme/trip"
+    bodies = None, {"end_calls": True}, {"end_calls": True}
+    changed = [operator.ask("POST", path, json=body).json["data"]["changed"] for body in bodies]
+    assert changed == [True, True, False]
+    (tripped,) = operator.data("/v1/breakers")["tripped"]
+    assert tripped["end_calls"] is True
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [

@@ -116,6 +116,51 @@ def test_poller_that_was_not_started_can_be_stopped(one: Node) -> None:
     assert one.breakers.count == 0
 
 
+@pytest.mark.parametrize("stored", [None, "garbage", "7", '{"at":1,"why":"","by":""}'])
+def test_tripped_breaker_trips_again_to_end_its_calls(
+    one: Node, two: Node, server: RedisServer, stored: str | None
+) -> None:
+    if stored is None:
+        one.breakers.trip("system", "calls_per_hour")
+    else:
+        server.client.hset(keys.TRIPPED, "system", stored)
+    for node in (one, two):
+        node.breakers.refresh()
+    assert one.breakers.trip("system", "by hand", by="jo@desk", end_calls=True)
+    assert not one.breakers.trip("system", "by hand", by="jo@desk", end_calls=True)
+    assert not one.breakers.trip("system", "by hand", by="jo@desk")
+    for node in (one, two, one, two):
+        node.breakers.refresh()
+    assert one.learnt == two.learnt == ["system", "system"]
+    assert two.breakers.tripped["system"].end_calls
+    assert one.alerts == (["system"] if stored is None else [])
+    lines = [(line.what, line.why, line.by) for line in one.breakers.log()]
+    again = ("tripped", "by hand", "jo@desk"), ("reset", "to trip again and end its calls", "jo@desk")
+    assert lines[:2] == list(again)
+
+
+def test_trip_that_another_node_made_end_calls_acts_here(one: Node, two: Node) -> None:
+    """This node hears of it as it trips the breaker itself."""
+    one.breakers.refresh()
+    two.breakers.trip("system", "by hand", end_calls=True)
+    assert not one.breakers.trip("system", "calls_per_hour")
+    assert one.learnt == ["system", "system"]
+    one.breakers.refresh()
+    assert one.learnt == ["system", "system"]
+
+
+def test_reset_after_a_second_trip_holds_for_all(one: Node, two: Node) -> None:
+    """A node was away from Redis for both."""
+    one.breakers.trip("system", "calls_per_hour")
+    two.breakers.refresh()
+    assert one.breakers.trip("system", "by hand", end_calls=True)
+    assert one.breakers.reset("system", by="jo@desk")
+    two.breakers.refresh()
+    two.breakers.refresh()
+    one.breakers.refresh()
+    assert (one.breakers.count, two.breakers.count) == (0, 0)
+
+
 # Clocks that step, and unreadable values -----------------------------------------------------------------
 
 

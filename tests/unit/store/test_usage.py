@@ -979,6 +979,23 @@ def test_breaker_trips_by_minutes_while_calls_are_up(told: Told, clock: Clock, e
     assert begins(one, of("c", acme)) == "breaker"
 
 
+def test_breaker_that_tripped_before_ends_calls_by_hand(told: Told) -> None:
+    calls = [of("a", level()), of("b", level())]
+    for node, call in zip(told.nodes, calls, strict=True):
+        assert begins(node, call) is None
+    assert told.breakers[0].trip("account:acme", "calls_per_hour")
+    for breakers in told.breakers:
+        breakers.refresh()
+    assert told.cut == []
+    # A command has a store of its own.
+    by_hand = Breakers(told.breakers[0]._client, "cli")
+    assert by_hand.trip("account:acme", "by hand", by="jo@desk", end_calls=True)
+    for breakers in told.breakers:
+        breakers.refresh()
+    assert told.cut == calls
+    assert len(told.alerts) == 1
+
+
 @pytest.mark.parametrize("end_calls", [False, True])
 def test_adopted_call_is_cut_by_a_breaker_that_ends_calls(told: Told, end_calls: bool) -> None:
     """It tripped while no node had the call."""
