@@ -65,6 +65,7 @@ class EventStream(LiveBody):
         self._feeds = feeds
         self._feed: Feed | None = feed
         self._last = feed.last if last is None else last
+        self._restarts = feed.restarts
         self._resumes = last is not None
         self._wanted = wanted
         self._admits = admits
@@ -95,6 +96,9 @@ class EventStream(LiveBody):
             if feed.closed:
                 yield self._end("stopping")
                 return
+            if feed.restarts != self._restarts:
+                self._restarts, self._last, place = feed.restarts, feed.since, feed.begin
+                yield _explained("gap", "unknown", GAPS) + self._position()
             taken = feed.take(place, _PART)
             if taken is None:
                 yield self.too_slow()
@@ -150,15 +154,16 @@ class EventStream(LiveBody):
 
     def _resumed(self, feed: Feed) -> bytes:
         """Say so if events behind the client's last one may be lost."""
-        if not self._resumes:
+        if not self._resumes or self._last == START or feed.has(self._last):
             return b""
-        if self._last > feed.last and self._last > (newest := self._feeds.store.span(feed.integrator).last or START):
-            # Redis has lost its latest data, or the id is of another installation.
-            self._last = newest
-            return _explained("gap", "unknown", GAPS)
-        if self._last != START and self._last[0] < (self._clock() - KEEP) * 1000:
+        if self._last[0] < (self._clock() - KEEP) * 1000:
             return _explained("gap", "expired", GAPS)
-        return b""
+        newest, kept = self._feeds.store.standing(feed.integrator, self._last)
+        if kept:
+            return b""
+        # Redis has lost its latest data, or the id is of another installation.
+        self._last = min(self._last, newest or START)
+        return _explained("gap", "unknown", GAPS)
 
     # Ends ---------------------------------------------------------------------------------------------
 

@@ -8,9 +8,11 @@ until the feed has moved past it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from operator import attrgetter
 
@@ -23,7 +25,9 @@ from esl_apps.core.call_events import Searched
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.turns import take_turn
 from esl_apps.process import background
-from esl_apps.store.call_events import START, EventStore, Id, Stored, text_of
+from esl_apps.store import keys
+from esl_apps.store.call_events import START, EventStore, Id, Standing, Stored, text_of
+from esl_apps.store.errors import Fault
 from esl_apps.store.event_writer import EventWriter
 
 log = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ MOST, MOST_BYTES = 10_000, 8_000_000
 _READERS = 8
 #: Seconds between two notes in Redis that clients listen.
 NOTE = 60.0
+#: Seconds between two looks at whether Redis still has the latest event of each feed.
+CHECK = 1.0
 _id_of = attrgetter("id")
 
 
@@ -66,6 +72,7 @@ class Feed:
         """``since``: the feed has all events behind this one."""
         self.integrator = integrator
         self.since = since
+        self.restarts = 0
         self.readers = 0
         self.closed = False
         self._events: list[FeedEvent] = []
@@ -97,6 +104,22 @@ class Feed:
             self._dropped += over
         self._wake()
 
+    def restart(self, since: Id) -> None:
+        """Go on behind an event that may be older than the last one: Redis has lost some, and numbers those that follow
+        by the clock of another machine."""
+        # One more, so that no client is at the end.
+        self._dropped += len(self._events) + 1
+        self._events.clear()
+        self._bytes = 0
+        self.since = since
+        self.restarts += 1
+        self._wake()
+
+    @property
+    def begin(self) -> int:
+        """The place of the first event that it has."""
+        return self._dropped
+
     def close(self) -> None:
         self.closed = True
         self._wake()
@@ -111,6 +134,13 @@ class Feed:
         if id < self.since:
             return None
         return self._dropped + bisect_right(self._events, id, key=_id_of)
+
+    def has(self, id: Id) -> bool:
+        """Whether it has an event, or begins behind it."""
+        place = self.place_behind(id)
+        if place is None:
+            return False
+        return (self._events[place - self._dropped - 1].id if place > self._dropped else self.since) == id
 
     def take(self, place: int, most: int) -> list[FeedEvent] | None:
         """The events from a place on; None: the feed has moved past it."""
@@ -134,6 +164,7 @@ class Feeds:
         self.reading = Semaphore(_READERS)
         """For clients that read events from Redis that no feed has."""
         self._noted_at = 0.0
+        self._checked_at = -math.inf
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._stopped = False
         self._news = Flag()
@@ -152,8 +183,8 @@ class Feeds:
             feed = self._feeds.get(integrator)
             if feed is None:
                 # Before the feed begins, so that the next events are written as they happen.
-                self._writer.note_listening([*self._feeds, integrator])
-                feed = Feed(integrator, self.store.span(integrator).last or START)
+                self._note([*self._feeds, integrator])
+                feed = Feed(integrator, self._newest(integrator))
                 feed.closed = self._stopped
                 self._feeds[integrator] = feed
             feed.readers += 1
@@ -189,8 +220,9 @@ class Feeds:
             try:
                 more = self.look()
             except StoreUnavailable:
-                # CallStore says so. Clients get what they have missed when Redis is back.
+                # CallStore says so. Clients get what they have missed when Redis is back, which may be another one.
                 more = False
+                self._checked_at = -math.inf
             gevent.sleep(0 if more else POLL)
         self._greenlet = None
 
@@ -200,13 +232,47 @@ class Feeds:
         integrators = [feed.integrator for feed in feeds]
         # Also if Redis has lost that clients listen: until it knows, events are written when their calls end.
         if self._clock() > self._noted_at + NOTE or not self._writer.listened.issuperset(integrators):
-            self._writer.note_listening(integrators)
+            self._note(integrators)
             self._noted_at = self._clock()
+        if self._clock() >= self._checked_at + CHECK:
+            self._check(feeds)
+            self._checked_at = self._clock()
+        news = more = False
         found = self.store.after_each([(feed.integrator, feed.last) for feed in feeds], READ)
         for feed, stored in zip(feeds, found, strict=True):
-            if stored:
+            self._writer.say_refused(_key(feed.integrator), stored)
+            if stored and not isinstance(stored, StoreUnavailable):
                 take_turn("events")
                 feed.add(stored)
-        if any(found):
+                news = True
+                more = more or len(stored) == READ
+        if news:
             self._wake()
-        return any(len(stored) == READ for stored in found)
+        return more
+
+    def _newest(self, integrator: str) -> Id:
+        """:raises StoreUnavailable: Redis is down."""
+        try:
+            return self.store.standing(integrator, START).newest or START
+        except Fault as error:
+            self._writer.say_refused(_key(integrator), error)
+            raise
+
+    def _note(self, integrators: Iterable[str]) -> None:
+        """Say that clients listen. :raises StoreUnavailable: Redis is down."""
+        with suppress(Fault):
+            # The writer has said so. Events are written when their calls end.
+            self._writer.note_listening(integrators)
+
+    def _check(self, feeds: Sequence[Feed]) -> None:
+        """Restart the feeds whose latest event Redis has lost. :raises StoreUnavailable: Redis is down."""
+        standings = self.store.standing_each([(feed.integrator, feed.last) for feed in feeds])
+        for feed, standing in zip(feeds, standings, strict=True):
+            if isinstance(standing, Standing) and standing.has_lost(feed.last):
+                assert standing.newest is not None
+                feed.restart(min(feed.last, standing.newest))
+                self._wake()
+
+
+def _key(integrator: str) -> str:
+    return keys.events(keys.history(integrator))

@@ -9,11 +9,14 @@ it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.connection import Command
 from esl_apps.store.redis_client import Client
+
+_Answer = TypeVar("_Answer")
 
 #: Seconds for which events can be read. Clients are promised an hour.
 KEEP = 4200
@@ -29,11 +32,19 @@ class Stored(NamedTuple):
     json: bytes
 
 
-class Span(NamedTuple):
-    """The first and the last event that are kept; None: there are none."""
+class Standing(NamedTuple):
+    """How Redis's events stand to one that was read earlier."""
 
-    first: Id | None
-    last: Id | None
+    newest: Id | None
+    """None: there are none."""
+    kept: bool
+    """Whether the earlier one is among them."""
+
+    def has_lost(self, id: Id) -> bool:
+        """Whether Redis has less than it had: it lacks the earlier event, which can't have expired."""
+        if self.kept or self.newest is None or id == START:
+            return False
+        return self.newest[0] - id[0] < (KEEP - 1) * 1000
 
 
 def text_of(id: Id) -> str:
@@ -55,25 +66,46 @@ class EventStore:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def span(self, integrator: str) -> Span:
-        key = keys.events(keys.history(integrator))
-        first, last = self._client.send_all(
-            [("XRANGE", key, "-", "+", "COUNT", 1), ("XREVRANGE", key, "+", "-", "COUNT", 1)]
-        )
-        return Span(*(_stored(found[0]).id if found else None for found in (first, last)))
+    def standing(self, integrator: str, id: Id) -> Standing:
+        return _sure(self.standing_each([(integrator, id)])[0])
+
+    def standing_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Standing | StoreUnavailable]:
+        """As :meth:`standing`, for several integrators in one round trip. An error is of one integrator's events."""
+        commands: list[Command] = []
+        for integrator, id in wanted:
+            key, text = keys.events(keys.history(integrator)), text_of(id)
+            commands += ("XREVRANGE", key, "+", "-", "COUNT", 1), ("XRANGE", key, text, text)
+        answers = self._client.send_all(commands, raise_on_error=False)
+        return [_standing(answers[i], answers[i + 1]) for i in range(0, len(answers), 2)]
 
     def after(self, integrator: str, id: Id, count: int) -> list[Stored]:
         """The next events behind one, oldest first."""
-        (found,) = self.after_each([(integrator, id)], count)
-        return found
+        return _sure(self.after_each([(integrator, id)], count)[0])
 
-    def after_each(self, wanted: Sequence[tuple[str, Id]], count: int) -> list[list[Stored]]:
-        """As :meth:`after`, for several integrators in one round trip."""
+    def after_each(self, wanted: Sequence[tuple[str, Id]], count: int) -> list[list[Stored] | StoreUnavailable]:
+        """As :meth:`after`, for several integrators in one round trip. An error is of one integrator's events."""
         commands: list[Command] = [
             ("XRANGE", keys.events(keys.history(integrator)), f"({text_of(id)}", "+", "COUNT", count)
             for integrator, id in wanted
         ]
-        return [[_stored(entry) for entry in found or ()] for found in self._client.send_all(commands)]
+        answers = self._client.send_all(commands, raise_on_error=False)
+        return [
+            found if isinstance(found, StoreUnavailable) else [_stored(entry) for entry in found or ()]
+            for found in answers
+        ]
+
+
+def _sure(answer: _Answer | StoreUnavailable) -> _Answer:
+    if isinstance(answer, StoreUnavailable):
+        raise answer
+    return answer
+
+
+def _standing(newest: Any, same: Any) -> Standing | StoreUnavailable:
+    for answer in (newest, same):
+        if isinstance(answer, StoreUnavailable):
+            return answer
+    return Standing(_stored(newest[0]).id if newest else None, bool(same))
 
 
 def _stored(entry: tuple[bytes, dict[bytes, bytes] | list[bytes]]) -> Stored:

@@ -119,7 +119,7 @@ class EventWriter:
                 # CallStore says so. Until Redis is back, nothing can be written.
                 log.debug("listeners_not_read")
                 answer = error
-            self._say_refused(keys.LISTENERS, answer)
+            self.say_refused(keys.LISTENERS, answer)
             gevent.sleep(LOOK)
 
     # Writing ------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class EventWriter:
         for (integrator, calls), answer in zip(by_integrator.items(), answers, strict=True):
             if isinstance(answer, StoreUnavailable) and not isinstance(answer, Fault):
                 raise answer
-            self._say_refused(keys.events(keys.history(integrator)), answer)
+            self.say_refused(keys.events(keys.history(integrator)), answer)
             for attempt, events, count in calls:
                 # More may have come meanwhile, or the call may have ended.
                 del events[:count]
@@ -172,8 +172,8 @@ class EventWriter:
             names, ["", KEEP, LIVE, *(written(attempt, events) for attempt, events, _count in calls)]
         )
 
-    def _say_refused(self, key: str, answer: object) -> None:
-        """Log once that a key is of another type: a person has to mend it. Its events are dropped."""
+    def say_refused(self, key: str, answer: object) -> None:
+        """Log once that a key is of another type: a person has to mend it. Its events are neither written nor read."""
         if not isinstance(answer, Fault):
             self._refused.discard(key)
         elif key not in self._refused:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.call_events import Id, Span, Stored
+from esl_apps.store.call_events import Id, Standing, Stored
 
 
 class FakeEventStore:
@@ -24,10 +24,13 @@ class FakeEventStore:
         self.events.setdefault(integrator, []).append(stored)
         return stored
 
-    def span(self, integrator: str) -> Span:
+    def standing(self, integrator: str, id: Id) -> Standing:
         self._ask()
-        kept = self.events.get(integrator)
-        return Span(kept[0].id, kept[-1].id) if kept else Span(None, None)
+        kept = [stored.id for stored in self.events.get(integrator, [])]
+        return Standing(kept[-1] if kept else None, id in kept)
+
+    def standing_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Standing]:
+        return [self.standing(integrator, id) for integrator, id in wanted]
 
     def after(self, integrator: str, id: Id, count: int) -> list[Stored]:
         self._ask()
@@ -44,6 +47,9 @@ class FakeEventStore:
         self._ask()
         self.notes += 1
         self.listening = list(integrators)
+
+    def say_refused(self, key: str, answer: object) -> None:
+        pass
 
     def _ask(self) -> None:
         if self.down:

@@ -131,7 +131,7 @@ def test_stream_of_a_client_that_is_ahead_repeats_nothing(stage: Stage) -> None:
 def test_stream_of_a_moving_feed_has_no_gap(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "READ", 2)
     monkeypatch.setattr(event_feed, "MOST", 2)
-    stage.put(1, 2)
+    stage.put(0, 1, 2)
     parts = stage.listen((MS, 0))
     next(parts)
     found = []
@@ -159,6 +159,32 @@ def test_stream_says_what_it_cannot_resume(stage: Stage, last: Id, reason: str) 
     while 3 not in found:
         found += ids(next(parts))
     assert found == ([3] if reason == "unknown" else [1, 2, 3])
+
+
+def test_stream_resumed_behind_a_lost_event_has_a_gap(stage: Stage) -> None:
+    """Redis came back without it, and has numbered others since."""
+    stage.put(1, 3)
+    parts = stage.listen((MS + 2, 0))
+    assert said(next(parts), "gap") == "unknown"
+    assert ids(next(parts)) == [3]
+
+
+def test_stream_of_a_feed_that_restarts_has_a_gap(stage: Stage) -> None:
+    stage.put(1, 9)
+    parts, silent = stage.listen(), stage.listen(wanted=Wanted(agent="none"))
+    next(parts), next(silent)
+    waiting = gevent.spawn(next, parts)
+    gevent.sleep(0)
+    # A master that lacks 9, and whose clock is behind.
+    stage.store.events.clear()
+    stage.put(1, 2)
+    stage.look()
+    for part in (waiting.get(timeout=1), next(silent)):
+        assert said(part, "gap") == "unknown"
+        assert part.endswith(f"\n\nid: {MS + 2}-0\n\n".encode())
+    stage.put(3)
+    stage.look()
+    assert ids(next(parts)) == [3]
 
 
 @pytest.mark.parametrize(

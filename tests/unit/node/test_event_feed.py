@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -11,8 +12,12 @@ from esl_apps.core.call_events import Searched
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node import event_feed
 from esl_apps.node.event_feed import Feed, FeedEvent, Feeds
-from esl_apps.store.call_events import START, Id, Stored
+from esl_apps.store import keys, redis_client
+from esl_apps.store.call_events import KEEP, START, EventStore, Id, Stored
+from esl_apps.store.errors import Fault
+from esl_apps.store.event_writer import EventWriter
 from tests.support.event_stores import FakeEventStore
+from tests.support.node import RedisServer
 from tests.support.peer import eventually
 
 
@@ -169,3 +174,96 @@ def test_feeds_that_stopped_are_closed() -> None:
     feeds.stop()
     assert feed.closed
     assert feeds.open("bell").closed
+
+
+@pytest.fixture
+def real(redis: RedisServer) -> Iterator[Feeds]:
+    """Feeds of a Redis, which only ``look`` asks."""
+    redis.client.flushall()
+    client = redis_client.connect(redis.url)
+    feeds = Feeds(EventStore(client), EventWriter(client))
+    feeds._greenlet = gevent.spawn(lambda: None)
+    yield feeds
+    feeds.stop()
+
+
+def happen(redis: RedisServer, integrator: str = "acme", id: str = "*") -> None:
+    redis.client.execute_command("XADD", keys.events(keys.history(integrator)), id, "event", "call", "json", "{}")
+
+
+def test_events_of_another_type_hide_no_others(
+    real: Feeds, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = keys.events(keys.history("acme"))
+    acme, beta = real.open("acme"), real.open("beta")
+    redis.client.set(key, "x")
+    for _ in range(3):
+        happen(redis, "beta")
+        real.look()
+    with pytest.raises(Fault):
+        Feeds(real.store, real._writer).open("acme")
+    assert (acme.end, beta.end) == (0, 3)
+    assert [(record.message, record.__dict__["key"]) for record in caplog.records] == [("events_refused", key)]
+    redis.client.delete(key)
+    happen(redis)
+    real.look()
+    assert acme.end == 1
+
+
+def test_listeners_of_another_type_hide_no_events(real: Feeds, redis: RedisServer) -> None:
+    redis.client.set(keys.LISTENERS, "x")
+    feed = real.open("acme")
+    happen(redis)
+    real.look()
+    assert feed.end == 1
+
+
+@pytest.mark.parametrize("later", ["3-0", "12-0"], ids=["clock behind", "clock ahead"])
+def test_feeds_restart_if_redis_has_lost_their_last_event(real: Feeds, redis: RedisServer, later: str) -> None:
+    """The new master never got it, and numbers the next ones by its own clock."""
+    now = [0.0]
+    real._clock = lambda: now[0]
+    happen(redis, id="1-0")
+    feed = real.open("acme")
+    happen(redis, id="9-0")
+    real.look()
+    redis.client.delete(keys.events(keys.history("acme")))
+    for id in ("1-0", "2-0", later):
+        happen(redis, id=id)
+    now[0] += event_feed.CHECK
+    real.look()
+    assert feed.restarts == 1
+    happen(redis, id="13-0")
+    now[0] += event_feed.CHECK
+    real.look()
+    assert ids(feed.take(feed.begin, 10)) == ([13] if later == "3-0" else [12, 13])
+    assert feed.restarts == 1
+
+
+def test_feeds_whose_last_event_has_expired_go_on(real: Feeds, redis: RedisServer) -> None:
+    now = [0.0]
+    real._clock = lambda: now[0]
+    happen(redis, id="5-0")
+    feed = real.open("acme")
+    redis.client.delete(keys.events(keys.history("acme")))
+    real.look()
+    happen(redis, id=f"{KEEP * 1000 + 5}-0")
+    now[0] += event_feed.CHECK
+    real.look()
+    assert (feed.end, feed.restarts) == (1, 0)
+
+
+def test_feeds_check_as_soon_as_redis_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_feed, "CHECK", 3600.0)
+    store = FakeEventStore()
+    store.put((9, 0))
+    feeds = make(store)
+    feed = feeds.open("acme")
+    gevent.sleep(2 * event_feed.POLL)
+    store.down = True
+    gevent.sleep(2 * event_feed.POLL)
+    store.events.clear()
+    store.put((8, 0))
+    store.down = False
+    eventually(lambda: feed.restarts)
+    feeds.stop()
