@@ -60,7 +60,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
         service.ready(_status(node))
         background.keep("service_manager", service.keep_telling, lambda: _status(node))
     else:
-        share.say_ready()
+        background.keep("supervisor_beat", share.keep_telling)
         background.once("supervisor_watch", share.wait_alone).link(lambda _greenlet: stop())
     started.set()
     node.services.readiness.stopped.wait()

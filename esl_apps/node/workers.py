@@ -40,6 +40,9 @@ _BACKLOG = 1024
 #: Seconds before a worker that died young is restarted, doubled each time up to the second value; a worker that lived
 #: for the third value isn't young.
 _AGAIN_FIRST, _AGAIN_LAST, _YOUNG = 0.25, 5.0, 10.0
+#: Seconds between two signs of life of a worker, and how many may be missing in a row. Counted, so that a machine that was
+#: suspended, or a supervisor that was stopped, waits for one more.
+_BEAT, _MISSED = 5.0, 6
 #: The exit status of a configuration that can't be used.
 _UNUSABLE = 2
 
@@ -52,7 +55,7 @@ class Share(msgspec.Struct, frozen=True):
     sockets: dict[str, int]
     """The common ports, by address as it is configured: inherited, and listening."""
     ready: int
-    """A pipe to write to once this worker takes calls."""
+    """A pipe to write to once this worker takes calls, and from then on as long as its loop turns."""
     alive: int
     """A pipe that ends when the supervisor does."""
     scrapes: list[str]
@@ -94,9 +97,14 @@ class Share(msgspec.Struct, frozen=True):
         """A common port's socket. Call it once: closing it must close this process's part."""
         return socket.socket(fileno=self.sockets[address])
 
-    def say_ready(self) -> None:
-        with suppress(OSError):
-            os.write(self.ready, b"1")
+    def keep_telling(self) -> None:
+        """Tell the supervisor that this worker takes calls, then that its loop turns. Runs until it is killed."""
+        # A supervisor that was stopped reads nothing: its pipe may be full.
+        os.set_blocking(self.ready, False)
+        while True:
+            with suppress(OSError):
+                os.write(self.ready, b"1")
+            gevent.sleep(_BEAT)
 
     def wait_alone(self) -> None:
         """Return once the supervisor has ended."""
@@ -139,7 +147,11 @@ class Supervisor:
         teller = background.once("workers_ready", self._tell)
         gevent.joinall(keepers)
         teller.kill()
-        return _UNUSABLE if self._unusable else max((abs(keeper.value or 0) for keeper in keepers), default=0)
+        if self._unusable:
+            return _UNUSABLE
+        # SIGTERM ends a worker that still starts, before it has a handler: it was stopped, and has not failed.
+        ends = [keeper.value or 0 for keeper in keepers]
+        return max((abs(status) for status in ends if status != -signal.SIGTERM), default=0)
 
     def _tell(self) -> None:
         self._all_ready.wait()
@@ -208,7 +220,7 @@ class Supervisor:
         self._starts[number] += 1
         if self._stopping:
             child.terminate()
-        listener = background.once("worker_ready", self._hear, number, heard)
+        listener = background.once("worker_watch", self._hear, number, heard, child)
         try:
             return int(child.wait())
         finally:
@@ -216,13 +228,25 @@ class Supervisor:
             listener.join()
             os.close(heard)
 
-    def _hear(self, number: int, heard: int) -> None:
-        """Wait until a worker says that it takes calls, or ends."""
+    def _hear(self, number: int, heard: int, child: subprocess.Popen[bytes]) -> None:
+        """Wait until a worker says that it takes calls. From then on, kill it if it falls silent: while it is stopped or
+        its loop hangs, the kernel goes on accepting connections for it. Returns once it ends."""
         gevent_os.make_nonblocking(heard)
-        if gevent_os.nb_read(heard, 1):
-            self._was_ready.add(number)
-            if len(self._was_ready) == self._count:
-                self._all_ready.set()
+        if not gevent_os.nb_read(heard, 1):
+            return
+        self._was_ready.add(number)
+        if len(self._was_ready) == self._count:
+            self._all_ready.set()
+        missed = 0
+        while missed < _MISSED:
+            told = None
+            with gevent.Timeout(_BEAT, False):  # type: ignore[arg-type]
+                told = gevent_os.nb_read(heard, 64)
+            if told == b"":
+                return
+            missed = 0 if told else missed + 1
+        log.error("worker_silent", extra={"worker": number})
+        child.kill()
 
 
 def _join(host: str, port: int) -> str:

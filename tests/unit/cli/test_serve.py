@@ -133,7 +133,7 @@ def test_serve_with_workers_supervises(run: Run, settings: Settings, stage: Stag
 
 def test_serve_worker_stops_when_it_is_left_alone(run: Run, settings: Settings, stage: Stage) -> None:
     stage.share = SimpleNamespace(
-        say_ready=lambda: stage.said.append("ready"), wait_alone=lambda: stage.said.append("alone")
+        keep_telling=lambda: stage.said.append("ready"), wait_alone=lambda: stage.said.append("alone")
     )
     stage.signals = []
     assert run("serve", "-c", settings.written(), "--workers", "3").status == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import gevent
 import msgspec
 import pytest
+from gevent import os as gevent_os
 from gevent import socket
 from gevent.event import AsyncResult
 
@@ -81,14 +83,30 @@ def test_share_hands_out_the_inherited_socket() -> None:
         assert taken.getsockname()[1] == port
 
 
-def test_share_tells_the_supervisor_that_it_is_ready() -> None:
+def test_share_tells_the_supervisor_that_its_loop_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_BEAT", 0.002)
     heard, told = os.pipe()
-    share = Share(1, {}, told, -1, [])
-    share.say_ready()
-    assert os.read(heard, 8) == b"1"
+    telling = gevent.spawn(Share(1, {}, told, -1, []).keep_telling)
+    for _ in range(3):
+        assert gevent_os.tp_read(heard, 1) == b"1"
     os.close(heard)
     # A supervisor that has gone needs no telling.
-    share.say_ready()
+    gevent.sleep(0.01)
+    assert not telling.dead
+    telling.kill()
+    os.close(told)
+
+
+def test_share_whose_supervisor_does_not_read_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_BEAT", 0)
+    heard, told = os.pipe()
+    fcntl.fcntl(told, fcntl.F_SETPIPE_SZ, 4096)
+    telling = gevent.spawn(Share(1, {}, told, -1, []).keep_telling)
+    for _ in range(5000):
+        gevent.sleep(0)
+    telling.kill()
+    assert len(os.read(heard, 8192)) == 4096
+    os.close(heard)
     os.close(told)
 
 
@@ -136,6 +154,9 @@ class Child:
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.ends(-signal.SIGKILL)
 
 
 class Family:
@@ -239,6 +260,32 @@ def test_supervisor_worker_that_lived_is_restarted_at_once(
     assert {vars(record)["again in"] for record in caplog.records if record.message == "worker_ended"} == {0.002}
 
 
+def test_supervisor_kills_and_restarts_a_silent_worker(
+    family: Callable[[int], Family], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process keeps its ports, and legs would wait for it."""
+    monkeypatch.setattr(workers, "_BEAT", 0.02)
+    one = family(2)
+    silent, lively = one.started(2)
+    silent.says_ready()
+    while len(one.children) < 3:
+        lively.says_ready()
+        gevent.sleep(0.01)
+    assert [(child.share.number, child.share.restarts) for child in one.children] == [(1, 0), (2, 0), (1, 1)]
+    told = [(record.message, vars(record)["worker"], vars(record).get("status")) for record in caplog.records]
+    assert told == [("worker_silent", 1, None), ("worker_ended", 1, -signal.SIGKILL)]
+
+
+def test_supervisor_lets_a_worker_take_its_time_to_start(
+    family: Callable[[int], Family], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_BEAT", 0.001)
+    one = family(1)
+    one.started(1)
+    gevent.sleep(0.05)
+    assert len(one.children) == 1
+
+
 def test_supervisor_unusable_configuration_ends_all(family: Callable[[int], Family]) -> None:
     """Starting with fewer workers would hide the fault."""
     one = family(2)
@@ -289,6 +336,16 @@ def test_supervisor_passes_a_reload_on(family: Callable[[int], Family]) -> None:
     one.supervisor._signal(signal.SIGHUP)
     assert (first.signals, second.signals) == ([signal.SIGHUP], [])
     os.close(second._ready)
+
+
+def test_supervisor_stopped_while_workers_start_ends_well(family: Callable[[int], Family]) -> None:
+    """Before a worker has a handler, SIGTERM ends it."""
+    one = family(2)
+    first, second = one.started(2)
+    one.supervisor._stop()
+    first.ends(0)
+    second.ends(-signal.SIGTERM)
+    assert one.running.get(timeout=5) == 0
 
 
 def test_supervisor_worst_exit_status_is_its_own(family: Callable[[int], Family]) -> None:
