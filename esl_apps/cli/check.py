@@ -29,6 +29,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.net.address import is_loopback, split_address
 from esl_apps.net.post import Failed
 from esl_apps.net.resolver import Resolver
+from esl_apps.node import descriptors
 from esl_apps.node.policy import own_settings
 from esl_apps.node.spoken import Spoken, chosen
 from esl_apps.node.state_folder import state_folder
@@ -80,7 +81,7 @@ def _print(result: Result, as_json: bool) -> None:
 def read(config: Config) -> Iterator[Result]:
     """Report what the file alone says."""
     yield Result("configuration", OK, "read")
-    for problem in warnings(config):
+    for problem in warnings(descriptors.fit(config, descriptors.limit())):
         yield Result(problem.key, WARN, problem.message)
     yield from _applications(config)
 

@@ -13,6 +13,7 @@ from gevent.event import Event as Flag
 from esl_apps.cli.exit_status import Exit
 from esl_apps.config.model import Config
 from esl_apps.http.ports import Ports
+from esl_apps.node import descriptors
 from esl_apps.node.node import Node
 from esl_apps.node.workers import Share, Supervisor
 from esl_apps.observe import logs
@@ -24,6 +25,7 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. :raises ConfigError: an address or a folder can't be used."""
     logs.setup(arguments.log_level, arguments.log_format)
     background.log_all()
+    config = descriptors.fit(config, descriptors.limit())
     share = Share.inherited()
     service = ServiceManager.inherited()
     if arguments.workers > 1 and share is None:

@@ -17,6 +17,7 @@ from esl_apps.http.server import Server, serve
 from esl_apps.net import tls
 from esl_apps.net.address import split_address
 from esl_apps.net.turns import take_turn
+from esl_apps.node import descriptors
 from esl_apps.node.config_process import load_apart
 from esl_apps.node.node import Node
 from esl_apps.process import background
@@ -47,9 +48,8 @@ class Ports:
             address = split_address(section.listen)
             try:
                 listener = address if self._node.share is None else self._node.share.socket(section.listen)
-                server = serve(
-                    listener, app, bounds=_bounds(section.rate), tls=context, on_refused=self._node.services.refused
-                )
+                bounds = _bounds(config, section.rate)
+                server = serve(listener, app, bounds=bounds, tls=context, on_refused=services.refused)
             except OSError as error:
                 message = f"can't listen on {section.listen}: {error.strerror}"
                 raise ConfigError(message, f"{path}.listen") from None
@@ -73,7 +73,7 @@ class Ports:
 
     def _reload(self, file: str) -> str | None:
         try:
-            config = load_apart(file)
+            config = descriptors.fit(load_apart(file), descriptors.limit())
             if self._node.share is not None:
                 config = self._node.share.of(config)
             _same_ports(self._node.services.policy.config, config)
@@ -89,7 +89,7 @@ class Ports:
         for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
             # For new connections. Open ones keep the certificate that they began with.
             server.tls = context
-            server.bounds = _bounds(section.rate)
+            server.bounds = _bounds(config, section.rate)
         log.info("config_reloaded", extra={"file": file})
         self._log_warnings(config)
         return None
@@ -125,8 +125,9 @@ def _contexts(config: Config) -> list[ssl.SSLContext | None]:
     return contexts
 
 
-def _bounds(rate: Rate) -> Bounds:
-    return Bounds(per_address=rate.connections, rate=rate.per_address, burst=rate.burst)
+def _bounds(config: Config, rate: Rate) -> Bounds:
+    clients = descriptors.clients(config, descriptors.limit())
+    return Bounds(clients, per_address=rate.connections, rate=rate.per_address, burst=rate.burst)
 
 
 def _same_ports(old: Config, new: Config) -> None:

@@ -40,8 +40,8 @@ _BACKLOG = 1024
 #: Seconds before a worker that died young is restarted, doubled each time up to the second value; a worker that lived
 #: for the third value isn't young.
 _AGAIN_FIRST, _AGAIN_LAST, _YOUNG = 0.25, 5.0, 10.0
-#: Seconds between two signs of life of a worker, and how many may be missing in a row. Counted, so that a machine that was
-#: suspended, or a supervisor that was stopped, waits for one more.
+#: Seconds between two signs of life of a worker, and how many may be missing in a row. They are counted, so that a
+#: machine that was suspended, or a supervisor that was stopped, waits for one more.
 _BEAT, _MISSED = 5.0, 6
 #: The exit status of a configuration that can't be used.
 _UNUSABLE = 2
@@ -229,8 +229,8 @@ class Supervisor:
             os.close(heard)
 
     def _hear(self, number: int, heard: int, child: subprocess.Popen[bytes]) -> None:
-        """Wait until a worker says that it takes calls. From then on, kill it if it falls silent: while it is stopped or
-        its loop hangs, the kernel goes on accepting connections for it. Returns once it ends."""
+        """Wait until a worker says that it takes calls. From then on, kill it if it falls silent: while it is stopped,
+        or its loop hangs, the kernel goes on accepting connections for it. Return once it ends."""
         gevent_os.make_nonblocking(heard)
         if not gevent_os.nb_read(heard, 1):
             return

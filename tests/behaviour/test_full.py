@@ -1,8 +1,14 @@
-"""A node that has reached ``max_calls``."""
+"""A node that has reached ``max_calls``, or the descriptors of its process."""
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -69,3 +75,27 @@ def test_full_node_gives_a_freed_slot_to_the_next_caller(rig: Rig, redis: RedisS
 
     # The first caller's socket lingers for a moment and still counts.
     eventually(answered)
+
+
+class LowNode(Node):
+    """A node in a shell that allows few descriptors, unless a process asks for more."""
+
+    def _spawn(self, log: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "esl_apps", "serve", "-c", str(self.file)]
+        # Raising the hard limit again would take root.
+        limits = (resource.RLIMIT_NOFILE, (100, 4096))
+        return subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=lambda: resource.setrlimit(*limits))
+
+
+def test_node_with_few_descriptors_asks_for_all_it_may_have(rig: Rig, redis: RedisServer) -> None:
+    """Beyond its limit, the kernel completes TCP for connections that no one serves."""
+    made = LowNode(configuration(rig, redis))
+    host, _, port = made.config["node"]["listen"].rpartition(":")
+    with contextlib.ExitStack() as peers:
+        # Without a word of theirs for as long as the test lasts: they are peers that have just connected.
+        sockets = [peers.enter_context(socket.create_connection((host, int(port)), 10)) for _ in range(120)]
+        assert [peer.recv(9) for peer in sockets] == [b"connect\n\n"] * 120
+    assert made.stop() == 0
+    told = [line["reason"] for line in made.lines() if line.get("key") == "node.max_calls"]
+    assert len(told) == 1
+    assert "a process may have 4096" in told[0]
