@@ -9,7 +9,7 @@ import socket
 import sys
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line
+from esl_apps.cli.output import print_error, print_json, print_line, report, report_json
 from esl_apps.cli.times import shown_time
 from esl_apps.config.model import Config
 from esl_apps.operations import breakers as operations
@@ -55,9 +55,9 @@ def _trip(config: Config, client: Client, arguments: argparse.Namespace) -> int:
         print_error(f"{scope!r}: {error}")
         return Exit.WRONG
     if arguments.json:
-        print_json({"scope": scope, "tripped": True, "changed": new})
+        report_json({"scope": scope, "tripped": True, "changed": new})
     else:
-        print(f"{scope}: tripped by {user}" if new else f"{scope}: has tripped already")
+        report(f"{scope}: tripped by {user}" if new else f"{scope}: has tripped already")
     return Exit.OK if new else Exit.FAILED
 
 
@@ -68,9 +68,9 @@ def _reset(config: Config, client: Client, arguments: argparse.Namespace) -> int
         print_error(f"{scope}: has not tripped")
         return Exit.FAILED
     if arguments.json:
-        print_json({"scope": scope, "tripped": False, "changed": True})
+        report_json({"scope": scope, "tripped": False, "changed": True})
     else:
-        print(f"{scope}: reset by {user}")
+        report(f"{scope}: reset by {user}")
     return Exit.OK
 
 

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from esl_apps.cli import browser_profiles, transfer_profiles
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_json, printable
+from esl_apps.cli.output import printable, report, report_json
 from esl_apps.config import warnings
 from esl_apps.config.model import Config, Disa, sections
 from esl_apps.config.problems import ConfigError
@@ -73,9 +73,9 @@ def print_problems(error: ConfigError, *, as_json: bool) -> int:
 
 def _print(result: Result, as_json: bool) -> None:
     if as_json:
-        print_json({**asdict(result), "level": result.level.lower()})
+        report_json({**asdict(result), "level": result.level.lower()})
     else:
-        print(printable(f"{result.level:<4} {result.what}: {result.message}"), flush=True)
+        report(printable(f"{result.level:<4} {result.what}: {result.message}"))
 
 
 def read(config: Config) -> Iterator[Result]:

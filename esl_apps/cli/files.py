@@ -11,7 +11,7 @@ from pathlib import Path
 
 from esl_apps.cli import completions, manual, new_files
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error
+from esl_apps.cli.output import print_error, report
 from esl_apps.cli.parser import Parser, near, parser
 
 #: Files that are made from the parser.
@@ -62,7 +62,7 @@ def _copy(wanted: list[str], folder: Path) -> int:
     new = {folder / name: text_of(name) for name in wanted if name not in taken}
     new_files.write(new)
     for file in new:
-        print(file)
+        report(str(file))
     for name in taken:
         print_error(f"{folder / name}: is there already, and stays as it is")
     return Exit.FAILED if taken else Exit.OK

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line
+from esl_apps.cli.output import print_error, print_json, print_line, report, report_json
 from esl_apps.config.model import Config
 from esl_apps.store import redis_client
 from esl_apps.store.pin_guard import Locks
@@ -34,7 +34,7 @@ def _lift(locks: Locks, arguments: argparse.Namespace) -> int:
         print_error(f"not locked: {name} (`esl-apps locks` lists what is)")
         return Exit.FAILED
     if arguments.json:
-        print_json({"name": name, "lifted": True})
+        report_json({"name": name, "lifted": True})
     else:
-        print(f"lifted {name}")
+        report(f"lifted {name}")
     return Exit.OK

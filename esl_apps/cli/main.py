@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import sys
 from importlib import import_module
 from typing import Any
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import explain, print_error
+from esl_apps.cli.output import discard_output, explain, print_error
 from esl_apps.cli.parser import parser
 
 
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_error("interrupted")
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # As with ``esl-apps calls | head``: the reader has enough.
+        # As with ``esl-apps calls | head``: the reader has enough. A command that does work uses ``report``.
         _end_output()
         return Exit.OK
     except OSError as error:
@@ -91,4 +90,4 @@ def _end_output() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()

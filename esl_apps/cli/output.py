@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 
@@ -15,6 +16,25 @@ def print_json(item: Mapping[str, object]) -> None:
 def print_line(text: str) -> None:
     """Print a line for people. Part of it may come from a caller, a client or Redis."""
     print(printable(text))
+
+
+def report(text: str) -> None:
+    """Print a line about work that is being done or has been done. If the reader of a pipe has gone, the work goes on:
+    its lines are discarded, and it keeps its exit status."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        discard_output()
+
+
+def report_json(item: Mapping[str, object]) -> None:
+    """As ``report``, with a line of JSON."""
+    report(json.dumps(item))
+
+
+def discard_output() -> None:
+    """Discard what standard output still holds, and all that comes: the interpreter's last flush would fail, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_error(message: str) -> None:

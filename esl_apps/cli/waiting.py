@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line
+from esl_apps.cli.output import print_error, print_json, print_line, report, report_json
 from esl_apps.config.model import Config
 from esl_apps.node.policy import own_settings
 from esl_apps.operations import waiting
@@ -37,7 +37,7 @@ def _drop(dropped: bool | None, arguments: argparse.Namespace) -> int:
         print_error(f"{why}: {arguments.drop} (`esl-apps waiting` lists what waits)")
         return Exit.FAILED
     if arguments.json:
-        print_json({"key": arguments.drop, "dropped": True})
+        report_json({"key": arguments.drop, "dropped": True})
     else:
-        print(f"dropped {arguments.drop}")
+        report(f"dropped {arguments.drop}")
     return Exit.OK

@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line
+from esl_apps.cli.output import print_error, print_json, print_line, report, report_json
 from esl_apps.config.model import Config
 from esl_apps.core.notification_shapes import WebhookTest, WebhookTestPayload
 from esl_apps.core.webhooks import headers, key_of
@@ -74,13 +74,13 @@ def _test(target: Target, arguments: argparse.Namespace) -> int:
     if status is not None and not 200 <= status < 300:
         reason = f"status {status}, and only 2xx means that a message was taken"
     if arguments.json:
-        print_json(
+        report_json(
             {"name": webhook.name, "id": id, "status": status, "seconds": round(seconds, 3), "error": reason or None}
         )
     elif reason:
         print_error(f"{webhook.name}: {reason}")
     else:
-        print(f"{webhook.name}: taken with status {status} in {seconds:.2f} s, as {id}")
+        report(f"{webhook.name}: taken with status {status} in {seconds:.2f} s, as {id}")
     return Exit.FAILED if reason else Exit.OK
 
 
@@ -90,7 +90,7 @@ def _replay(config: Config, target: Target, arguments: argparse.Namespace) -> in
         return Exit.WRONG
     waiting = webhooks.replay(redis_client.connect(config.redis.url), target, arguments.since)
     if arguments.json:
-        print_json({"name": target.webhook.name, "since": arguments.since, "waiting": waiting})
+        report_json({"name": target.webhook.name, "since": arguments.since, "waiting": waiting})
     else:
-        print(f"{target.webhook.name}: {waiting} notifications wait to be delivered")
+        report(f"{target.webhook.name}: {waiting} notifications wait to be delivered")
     return Exit.OK

@@ -11,7 +11,7 @@ from esl_apps.cli import new_files
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.init import answers, templates, this_machine
 from esl_apps.cli.init.this_machine import Machine
-from esl_apps.cli.output import print_error
+from esl_apps.cli.output import print_error, report
 from esl_apps.config.problems import ConfigError
 
 #: Files with secrets in them.
@@ -69,7 +69,7 @@ def _write(made: dict[str, str], folder: Path) -> None:
     modes = {folder / name: 0o600 for name in _PRIVATE} | {folder / templates.SCRIPT: 0o755}
     new_files.write({folder / name: text for name, text in made.items()}, modes)
     for name in made:
-        print(folder / name)
+        report(str(folder / name))
 
 
 def _say_next(folder: Path, given: answers.Answers, machine: Machine) -> None:
@@ -87,4 +87,4 @@ def _say_next(folder: Path, given: answers.Answers, machine: Machine) -> None:
     ]
     if machine.folder is not None and not machine.answers:
         lines.append("FreeSWITCH didn't answer: look at the domain and the gateways in the configuration.")
-    print("\n".join(lines))
+    report("\n".join(lines))

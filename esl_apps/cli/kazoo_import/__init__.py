@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.kazoo_import import export
 from esl_apps.cli.kazoo_import.importer import FAILED, LEFT, SAME, TOOK, Importer, Result
-from esl_apps.cli.output import print_json
+from esl_apps.cli.output import report, report_json
 from esl_apps.config.model import Config
 from esl_apps.store import redis_client
 from esl_apps.store.redis_client import Client
@@ -27,9 +27,9 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     for result in import_files(arguments.files, config, client):
         count[result.outcome] += 1
         if arguments.json:
-            print_json({"outcome": result.outcome.lower(), "document": result.what, "message": result.message})
+            report_json({"outcome": result.outcome.lower(), "document": result.what, "message": result.message})
         else:
-            print(result, flush=True)
+            report(str(result))
     if not arguments.json:
         print(", ".join(f"{number} {outcome}" for outcome, number in count.items()), file=sys.stderr)
     return Exit.FAILED if count[FAILED] else Exit.OK

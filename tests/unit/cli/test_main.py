@@ -190,6 +190,41 @@ def test_main_output_that_cannot_be_written(
     assert capsys.readouterr().err == said
 
 
+def unread(*argv: str) -> tuple[int, str]:
+    """Run a command whose output has no reader; return its status and its standard error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "esl_apps", *argv], stdout=output, stderr=subprocess.PIPE, text=True, check=False
+        )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_check_whose_output_is_not_read_keeps_its_status(no_redis: Settings, form: list[str]) -> None:
+    assert unread("check", *form, "-c", no_redis.written()) == (1, "")
+
+
+def test_import_whose_output_is_not_read_goes_on(settings: Settings, tmp_path: Path) -> None:
+    config = settings.written()
+    names = [str(tmp_path / f"{number}.json") for number in range(3)]
+    accounts = [{"_id": f"{number:032x}", "pvt_type": "account", "name": f"Account {number}"} for number in range(3)]
+    for name, account in zip(names, accounts, strict=True):
+        Path(name).write_text(json.dumps(account))
+    status, told = unread("import", *names, "-c", config)
+    assert (status, told.splitlines()[-1].partition(",")[0]) == (0, "3 took")
+
+
+def test_main_work_whose_output_is_not_read_keeps_its_status(settings: Settings, tmp_path: Path) -> None:
+    name = "systemd/esl-apps.service"
+    assert unread("files", name, "-o", str(tmp_path / "new")) == (0, "")
+    assert (tmp_path / "new" / name).is_file()
+    config = settings.written()
+    assert unread("breaker", "--trip", "integrator:acme", "--json", "-c", config) == (0, "")
+    assert unread("breaker", "--trip", "integrator:acme", "--json", "-c", config) == (1, "")
+
+
 def test_main_output_that_is_full_has_no_traceback(settings: Settings) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
