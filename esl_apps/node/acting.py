@@ -25,6 +25,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.reference import new_ref
 from esl_apps.esl import wire
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import variable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
@@ -234,7 +235,7 @@ class Acting:
             return
         until, waits = time.monotonic() + _NOTICE, False
         # The leg runs record_session next, so this is the notice's file only while that is played.
-        while live.switch.api(f"uuid_getvar {recorded_leg(attempt)} current_application_data").strip() == notice:
+        while variable(live.switch, recorded_leg(attempt), "current_application_data") == notice:
             if time.monotonic() >= until:
                 raise not_now(attempt, "the recording notice is being played")
             gevent.sleep(_LOOK)

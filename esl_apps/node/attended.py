@@ -32,6 +32,7 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import variable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.wire import Event
 from esl_apps.node import presence
@@ -39,7 +40,7 @@ from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import Transferring, end, note_told, variable
+from esl_apps.node.transferring import Transferring, end, note_told
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from esl_apps.core.call import Call, Ended, Leg
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import wire
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import is_up
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
@@ -455,7 +456,7 @@ class Calls:
             switch = live.switch
             try:
                 asked = time.monotonic()
-                alive = switch.api(f"uuid_exists {uuid}").strip() == "true"
+                alive = is_up(switch, uuid)
                 parked = alive and is_parked(self.census.legs(switch, asked).get(ref, []), _IDLE)
             except (SwitchUnavailable, ReplyError):
                 # Writing to a connection that has just broken fails at once. Pause, or the greenlet that reads the

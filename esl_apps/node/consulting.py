@@ -45,13 +45,14 @@ from esl_apps.core.call_fields import Before
 from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import is_up, set_variables, variable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import WATCHDOG, Transferring, end, note_told, other_party, set_variables, variable
+from esl_apps.node.transferring import WATCHDOG, Transferring, end, note_told, other_party
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -405,9 +406,9 @@ class Consulting:
         identity = self._transferring.identity(attempt)
         try:
             with services.calls.moving(live, new, held, action.leg):
-                set_variables(live.switch, held, identity, {})
+                set_variables(live.switch, held, identity)
                 live.switch.api(f"uuid_setvar {held} esl_bleg")
-                set_variables(live.switch, action.leg, identity, {})
+                set_variables(live.switch, action.leg, identity)
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
         # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.
@@ -484,7 +485,7 @@ class Consulting:
 
     def _is_up(self, live: Live, party: str) -> bool:
         with suppress(SwitchUnavailable, ReplyError):
-            return bool(variable(live.switch, leg_of(live.attempt, party), "uuid"))
+            return is_up(live.switch, leg_of(live.attempt, party))
         return False
 
     def _switch(self, attempt: Attempt) -> Switch | None:

@@ -25,6 +25,7 @@ from esl_apps.core.call import Ended, Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import is_up
 from esl_apps.esl.legs import leg_of, telling
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
@@ -291,7 +292,7 @@ class Following:
             if cdr.uuid == attempt.bleg_uuid and cdr.event.var("last_bridge_to") == asked.held:
                 return True
         with suppress(SwitchUnavailable, ReplyError):
-            return live.switch.api(f"uuid_exists {attempt.bleg_uuid}").strip() == "true"
+            return is_up(live.switch, attempt.bleg_uuid)
         return False
 
     def _end_of_a(self, attempt: Attempt, aleg: Leg, at: float) -> None:

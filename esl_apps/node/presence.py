@@ -18,6 +18,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.dialstring import Endpoints, mark_of
 from esl_apps.core.numbers import Number
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import is_up, variable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.node.calls import Calls
@@ -34,8 +35,6 @@ _BACKLOG = 20
 _MOST = 20
 #: Seconds for questions that no client waits for.
 _PATIENT = 1.0
-#: The value of a variable that isn't set.
-_UNSET = "_undef_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +174,13 @@ class _Question:
 
     def _api(self, switch: Switch, command: str) -> str:
         """:raises SwitchUnavailable: it doesn't answer in time, or has much to do. :raises ReplyError: it refuses."""
+        return switch.api(command, self._time_for(switch))
+
+    def _time_for(self, switch: Switch) -> float:
+        """Return how long a switch has for an answer. :raises SwitchUnavailable: it has much to do."""
         if switch.backlog >= _BACKLOG:
             raise SwitchUnavailable("it has much to do")
-        return switch.api(command, max(0.001, self._deadline - time.monotonic()))
+        return max(0.001, self._deadline - time.monotonic())
 
     def _theirs(self, switch: Switch, channels: Sequence[_Channel]) -> Iterator[_Channel]:
         """Yield the channels of the agent's own phones."""
@@ -190,7 +193,7 @@ class _Question:
                 yield channel
 
     def _is_up(self, switch: Switch, channel: _Channel) -> bool:
-        return self._api(switch, f"uuid_exists {channel.uuid}").strip() == "true"
+        return is_up(switch, channel.uuid, self._time_for(switch))
 
     def _ref(self, switch: Switch, channel: _Channel) -> str:
         """Return the call that a channel is in; empty if it isn't one of this integrator."""
@@ -198,10 +201,9 @@ class _Question:
             return ""
         return self._of(switch, channel, "esl_call_ref")
 
-    def _of(self, switch: Switch, channel: _Channel, variable: str) -> str:
+    def _of(self, switch: Switch, channel: _Channel, name: str) -> str:
         """Return a channel's variable; empty if the channel has ended, or has no such variable."""
         try:
-            value = self._api(switch, f"uuid_getvar {channel.uuid} {variable}").strip()
+            return variable(switch, channel.uuid, name, self._time_for(switch))
         except ReplyError:
             return ""
-        return "" if value == _UNSET else value

@@ -21,7 +21,7 @@ from esl_apps.apps.click2dial import NO_ROOM, limit_fault
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import TransferCall, consultation
-from esl_apps.core import causes, dialstring, node_clock, talk, terms
+from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import carry_leg, divide_leg, note_before_move, note_parting
@@ -33,6 +33,7 @@ from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL_VARIABLES
 from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import set_variables, variable
 from esl_apps.esl.legs import leg_now
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
@@ -227,7 +228,7 @@ class Transferring:
         """Have legs that weren't moved be the first call's again. ``leg``: the one that was to be moved."""
         old = live.attempt
         with suppress(SwitchUnavailable, ReplyError):
-            set_variables(live.switch, leg, self.identity(old), {})
+            set_variables(live.switch, leg, self.identity(old))
             live.switch.api(f"uuid_setvar {old.bleg_uuid} esl_bleg {old.session_ref}")
 
     def part(self, switch: Switch, leg: str, held: str, steps: str) -> None:
@@ -341,23 +342,6 @@ class Transferring:
             "esl_apps_last": f"+{2 * WATCHDOG} {message} inline",
             "esl_apps_message": f"{message} inline",
         }
-
-
-def set_variables(switch: Switch, leg: str, variables: Mapping[str, str], plan: Mapping[str, str]) -> None:
-    """Set a leg's variables. ``plan``: values of ours, with spaces and quotes.
-
-    :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
-    """
-    # How a list of variables holds spaces and quotes.
-    escaped = {name: value.replace(" ", "\\s").replace("'", "\\'") for name, value in plan.items()}
-    pairs = ";".join(f"{name}={value}" for name, value in {**dialstring.encoded(variables), **escaped}.items())
-    switch.api(f"uuid_setvar_multi {leg} {pairs}")
-
-
-def variable(switch: Switch, leg: str, name: str) -> str:
-    """Return a leg's variable; empty if it has none. :raises SwitchUnavailable, ReplyError: the leg isn't there."""
-    value = switch.api(f"uuid_getvar {leg} {name}").strip()
-    return "" if value == "_undef_" else value
 
 
 def _undo(old: Attempt, new: Attempt) -> None:

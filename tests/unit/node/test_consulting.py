@@ -336,7 +336,7 @@ def test_consulting_gone_with_nobody_left_is_told_by_the_legs(bench: Bench) -> N
     """The two were joined again, and hung up before the node looked: the agent hasn't left a customer on hold."""
     live = talking(bench)
     asking = consult(bench, live)
-    bench.switch.answers[f"api uuid_getvar {B} uuid"] = api_response("-ERR No such channel!")
+    bench.switch.answers[f"api uuid_exists {B}"] = api_response("false")
     told(bench, live, asking, GONE)
     assert (live.attempt.consultation, live.attempt.held, live.attempt.ended) == (None, False, False)
     assert commands(bench, "hupall") == []
