@@ -7,7 +7,7 @@ from typing import Any
 import falcon
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
-from esl_apps.http import asyncapi, autodial, crossbar, openapi, operating
+from esl_apps.http import asyncapi, autodial, crossbar, openapi, v1
 from esl_apps.http.admin_port import AdminPort
 from esl_apps.http.body import answer
 from esl_apps.http.connection import Wsgi
@@ -115,6 +115,6 @@ _ROUTES = (
 API = Api(
     "esl_apps for operators",
     "Health, metrics, operating (/v1), cards in the form of Kazoo's Crossbar, and autodial.",
-    (*_ROUTES, *operating.ROUTES, *crossbar.ROUTES, *autodial.ROUTES),
+    (*_ROUTES, *v1.ROUTES, *crossbar.ROUTES, *autodial.ROUTES),
     forms={PREFIX: KAZOO},
 )

@@ -1,4 +1,5 @@
-"""The views and actions of operators, for ``/v1`` and the console alike, so that the two can't differ.
+"""The views and actions of operators on a node: those of ``operations``, with what the node itself knows, the problems
+that HTTP answers, and a line in the log for each action. ``/v1`` and the console call them, so the two can't differ.
 
 Every function raises ``StoreUnavailable`` if it asks Redis and Redis is down. Each action is logged with the name of
 the token, ``by``.

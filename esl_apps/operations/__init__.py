@@ -1,5 +1,2 @@
-"""The views and actions of operators. HTTP (``/v1``) and the command line call the same functions, so they can't
-differ.
-
-Each takes a Redis client, so that the command line works without a node.
-"""
+"""The views and actions of operators, from Redis and the configuration alone. So the command line works without a node,
+and can't differ from HTTP, whose ``http/operator.py`` calls the same functions."""

@@ -1,4 +1,4 @@
-"""``/v1`` on the operator's port: see what all nodes do, and act. ``http/operator.py`` says what each request does."""
+"""The routes of ``/v1``, on the operator's port: each reads a request, and writes what ``http/operator.py`` returns."""
 
 from __future__ import annotations
 
