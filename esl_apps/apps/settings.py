@@ -34,7 +34,7 @@ class Settings:
     notice: str | None = None
     """The file or URL that is played before a recording begins."""
     notices: Mapping[str, str] = field(default_factory=dict)
-    """The same in other languages than the configuration's."""
+    """The same by language."""
     notice_to_both: bool = True
     """Whether both parties hear it, not the customer alone."""
     callback_answer_after: float = 0.0

@@ -62,7 +62,7 @@ class Blegs:
         self.killed = False
         self.by_bridge, self.by_user = by_bridge, by_user
 
-    def let_go(self) -> None:
+    def drop_callback(self) -> None:
         """Drop the callback."""
         self._progress = None
 

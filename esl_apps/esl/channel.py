@@ -375,10 +375,10 @@ class Channel:
         at = aleg.ended_at or (bleg.ended_at if bleg is not None else None)
         return Ended(at or node_clock.now(), aleg, bleg, legs=self._blegs.of_users)
 
-    def let_go(self) -> None:
+    def drop_callbacks(self) -> None:
         """Drop the callbacks, which hold this channel, so that the reference cycle needs no garbage collector."""
         self._prompt_path, self._find_end = lambda name, _rate: name, lambda _uuid: None
-        self._blegs.let_go()
+        self._blegs.drop_callback()
 
     # Sounds -------------------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ class _Together:
 
     def __exit__(self, *_error: object) -> None:
         if self._outermost:
-            self._session._let_go()
+            self._session._send_held()
 
 
 class OutboundSession(GreenswitchSession):  # type: ignore[misc]
@@ -365,7 +365,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             self.close(f"write failed: {error}")
             raise Gone(self.close_reason, hung_up=self.hung_up) from None
 
-    def _let_go(self) -> None:
+    def _send_held(self) -> None:
         """Send what was held."""
         held, self._held = self._held, None
         if held:
@@ -383,7 +383,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
     def _receive(self, deadline: float | None) -> bool:
         """Read once from the socket and dispatch the frames; False if the deadline passed."""
         if self._held:
-            self._let_go()
+            self._send_held()
         if not self.connected:
             raise Gone(self.close_reason, hung_up=self.hung_up)
         try:
@@ -413,7 +413,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
                 if not left:
                     left = _GROUP
                     if allowance.over(_GROUP):
-                        self._let_go()
+                        self._send_held()
                         self._give_way()
                         self._held = []
                 if frame.content_type == EVENT_PLAIN:
@@ -425,7 +425,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             self.close(f"framing: {error}")
             raise Gone(self.close_reason, hung_up=self.hung_up) from None
         finally:
-            self._let_go()
+            self._send_held()
         return True
 
     def _give_way(self) -> None:

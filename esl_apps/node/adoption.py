@@ -276,9 +276,7 @@ class Adoption(background.Kept):
                 continue
             log.warning("call_given_back", extra={"call_ref": attempt.call_ref, "to": membership.peers[boot].name})
             services.calls.give_back(live)
-            if attempt.holder is not None:
-                services.usage.leases.let_go(attempt.holder, attempt.session_ref)
-            services.call_log.ended(attempt.call_ref)
+            self._following.let_go(attempt)
             self._given_back.add(attempt.call_ref)
         for ref in list(self._given_back):
             # Redis may refuse it now: until it is gone there, another process would adopt it from this one.

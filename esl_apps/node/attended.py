@@ -221,7 +221,7 @@ class Attended:
         old.apart.append(other.call["call_ref"])
         _unmute(live)
         for leg in (phone, other.phone):
-            self._transferring.let_go(live, leg, by_phone=False)
+            self._transferring.hang_up(live, leg, by_phone=False)
         shared = None
         if application(other.call["app"]).second_party == terms.CALLEE:
             shared = max(0.0, node_clock.shown(at) - (other.call["bridged_at"] or node_clock.shown(at)))

@@ -264,19 +264,19 @@ class Following:
         if not is_here:
             # The node to which the caller was handed has taken it over, or another, as this one was stopped.
             services.calls.release(live)
-            self._let_go(attempt)
+            self.let_go(attempt)
             return True
         if known is not None and known.get("record") is not None:
             # Its own process lives after all, and knew more of it: that it was transferred, for one.
             services.calls.give_back(live)
-            self._let_go(attempt)
+            self.let_go(attempt)
             services.store.forget(attempt.call_ref)
             return True
         # It may have been cancelled at another node, or too late for its own to write that down.
         services.calls.learn_cancels([live])
         return False
 
-    def _let_go(self, attempt: Attempt) -> None:
+    def let_go(self, attempt: Attempt) -> None:
         """Leave a call to the process that has it, or has ended it."""
         if attempt.holder is not None:
             self._services.usage.leases.let_go(attempt.holder, attempt.session_ref)

@@ -54,7 +54,7 @@ class Incoming:
             visit.give_up()
             raise
         finally:
-            visit.channel.let_go()
+            visit.channel.drop_callbacks()
 
     def _serve(self, visit: Visit) -> None:
         if visit.channel.header("Caller-Destination-Number") == UNAVAILABLE:

@@ -119,7 +119,7 @@ class Transferring:
         now = node_clock.now()
         note_parting(old, now, now)
         note_told(old, told)
-        self.let_go(live, leg_of(old, action.by), by_phone=bool(action.leg))
+        self.hang_up(live, leg_of(old, action.by), by_phone=bool(action.leg))
         end(old, action.by, node_clock.now())
         divide_leg(old, new.attempt, leg)
         new.attempt.save()
@@ -247,7 +247,7 @@ class Transferring:
         finally:
             switch.api(f"uuid_setvar {second} park_after_bridge")
 
-    def let_go(self, live: Live, leg: str, *, by_phone: bool) -> None:
+    def hang_up(self, live: Live, leg: str, *, by_phone: bool) -> None:
         """End the leg of the party that leaves. A phone that has transferred the call hangs up by itself, once it hears
         that the transfer is confirmed: end its leg a second later."""
         with suppress(SwitchUnavailable, ReplyError):
