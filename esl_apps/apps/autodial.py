@@ -111,9 +111,10 @@ class AutodialCall:
                 call.play(order.media_id)
             account = _renewed(session)
             if order.b is None:
+                session.in_time()
                 attempt.enter(terms.BRIDGED, node_clock.now())
                 # Each account has its own conferences: two may both have a ``weekly``. No name contains a ~.
-                call.conference(f"{account.id}~{order.conference}", session.talk_left)
+                call.conference(f"{account.id}~{order.conference}", session.left)
                 return
             number = session.settings.plan.read(order.b.dialled)
             refusal = leg_denial(number, session.settings, session.rules, account)

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude, end_failed
-from esl_apps.apps.legs import Bleg, aleg_variables, join
+from esl_apps.apps.legs import LONGEST, Bleg, aleg_variables, join
 from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
 from esl_apps.core import causes, identity, node_clock, numbers, parties, terms
@@ -79,7 +79,6 @@ class Session:
     _started: float = field(default_factory=time.monotonic)
     _held: str | None = None
     _aleg: Charge | None = None
-    _aleg_levels: list[Level] = field(default_factory=list)
 
     @classmethod
     def open(
@@ -119,7 +118,6 @@ class Session:
         session._aleg = next((charge for charge in attempt.charges if charge.aleg), None)
         if session._aleg is not None:
             session._aleg.outlive(attempt.switch, call.uuid)
-            session._aleg_levels = session.levels
         attempt.aleg_uuid = call.uuid
         attempt.placed, attempt.closes = True, False
         return session
@@ -139,13 +137,10 @@ class Session:
 
     @property
     def _ends(self) -> float:
-        return self._started + self.longest
-
-    @property
-    def talk_left(self) -> float:
-        """Seconds that the first leg may still be up."""
-        longest = self._aleg.longest if self._aleg is not None else None
-        return self.left if longest is None else min(self.left, longest)
+        ends = self._started + self.longest
+        # A first leg that was rung may have a longest_call of its own.
+        left = None if self._aleg is None else self._aleg.left
+        return ends if left is None else min(ends, time.monotonic() + left)
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -272,11 +267,11 @@ class Session:
 
     def collect(self, audio: str, most: int, first: float, between: float) -> str:
         """As ``Call.collect``. :raises SessionRefused: the session's time is up."""
-        return self._in_time(self.call.collect(audio, most, first, between, self.left))
+        return self.in_time(self.call.collect(audio, most, first, between, self.left))
 
     def collect_pin(self, audio: str, most: int, first: float, between: float, complete: Complete = None) -> str:
         """As ``Call.collect_pin``. :raises SessionRefused: the session's time is up."""
-        return self._in_time(self.call.collect_pin(audio, most, first, between, self.left, complete=complete))
+        return self.in_time(self.call.collect_pin(audio, most, first, between, self.left, complete=complete))
 
     def admits(self, typed: str, right: bool, card_id: str = "") -> bool:
         """Return whether a typed PIN opens; a wrong one counts. A lock shows in ``esl-apps trace`` only.
@@ -291,9 +286,10 @@ class Session:
             self.attempt.note("pin_locked")
         return verdict == OPEN
 
-    def _in_time(self, keyed: str) -> str:
+    def in_time(self, keyed: str = "") -> str:
+        """:raises SessionRefused: the session's time is up."""
         if self.left <= 0:
-            raise SessionRefused("time_is_up", causes.USER_BUSY, note="max_session is used up")
+            raise SessionRefused("time_is_up", causes.USER_BUSY, note="max_session or longest_call is used up")
         return keyed
 
     # Dialling -----------------------------------------------------------------------------------------
@@ -364,8 +360,9 @@ class Session:
     def _pay(self, number: Number) -> float:
         """Begin to pay for B; how long the two may talk. :raises SessionRefused: as ``dial``."""
         if number.is_emergency:
-            # No bill is worth one of these.
-            return self.left
+            # No bill is worth one of these, nor is the session's time.
+            return LONGEST
+        self.in_time()
         levels = self.levels
         charge = Charge(self.attempt.call_ref, levels, number, owner=self._aleg is None, whole=False)
         aleg = self._aleg_again(levels)
@@ -373,26 +370,28 @@ class Session:
         if refusal is not None:
             raise _spent(refusal)
         if aleg is not None:
-            self._repay_aleg(aleg, levels)
+            self._repay_aleg(aleg)
         self.attempt.pay(charge)
         return self.left if charge.longest is None else min(self.left, charge.longest)
 
     def _aleg_again(self, levels: list[Level]) -> Charge | None:
         """Return another charge for the first leg if its limits have changed: it pays the minutes of both legs."""
-        if self._aleg is None or levels == self._aleg_levels:
+        if self._aleg is None:
             return None
-        return Charge(self.attempt.call_ref, levels, self._aleg.number, aleg=True)
+        again = Charge(self.attempt.call_ref, levels, self._aleg.number, aleg=True)
+        return None if again.has_limits_of(self._aleg) else again
 
-    def _repay_aleg(self, aleg: Charge, levels: list[Level]) -> None:
+    def _repay_aleg(self, aleg: Charge) -> None:
         assert self._aleg is not None
         # The call is counted already, and goes on being.
         self.attempt.confirm(self._aleg)
         aleg.outlive(self._aleg.switch, self.call.uuid)
         self.attempt.drop(self._aleg)
+        aleg.follow(self._aleg)
         self._aleg.end()
         self.attempt.pay(aleg)
         aleg.talk()
-        self._aleg, self._aleg_levels = aleg, levels
+        self._aleg = aleg
 
     def tell(self, bridged: Bridged) -> None:
         """Say why the number was not reached: another prompt for each kind of cause."""

@@ -134,6 +134,7 @@ class Charge:
         "before",
         "call_ref",
         "cut",
+        "earlier",
         "id",
         "levels",
         "longest",
@@ -194,6 +195,8 @@ class Charge:
         """Its leg talked in another attempt before, and is A of this one."""
         self.before = 0.0
         """The seconds that it talked there."""
+        self.earlier = 0.0
+        """The seconds that its leg talked while other limits held. Another charge has paid for them."""
         self.proven = 0.0
         """If it was adopted: the seconds that its leg certainly talked."""
         self._prepaid = Raw(b"{}")
@@ -260,7 +263,16 @@ class Charge:
         if self.longest is None:
             return None
         talked = 0.0 if self._clock is None else self.spent(self._clock())
-        return max(1.0, self.longest - max(self.before, talked))
+        return max(0.0, self.longest - self.earlier - max(self.before, talked))
+
+    def has_limits_of(self, other: Charge) -> bool:
+        """Return whether two charges have the same limits."""
+        mine, others = ([replace(ticket.bound, member="") for ticket in charge.tickets] for charge in (self, other))
+        return (mine, self.longest) == (others, other.longest)
+
+    def follow(self, other: Charge) -> None:
+        """Go on for the leg of a charge that has other limits."""
+        self.earlier = other.earlier + (0.0 if other._clock is None else other.spent(other._clock()))
 
     @property
     def essence(self) -> dict[str, Any]:
@@ -361,8 +373,8 @@ class Charge:
 
     @property
     def covered(self) -> float:
-        """The seconds that are paid for by all of its bounds."""
-        return min((ticket.taken for ticket in self.tickets if ticket.timed), default=0.0)
+        """The seconds that are paid for by all of its bounds; without any, all are."""
+        return min((ticket.taken for ticket in self.tickets if ticket.timed), default=math.inf)
 
     def prove(self) -> None:
         """The leg is seen to be up."""

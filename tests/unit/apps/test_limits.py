@@ -386,11 +386,102 @@ def test_conference_is_its_accounts_own_and_is_paid_for() -> None:
         assert usage.begin(*charges) is None
         attempt.pay(*charges)
         made.answered(one.call, one.policy(), host(one.begun, usage))
-        assert one.call.did("conference") == [(f"{name}~weekly", 90)]
+        assert one.call.did("conference") == [(f"{name}~weekly", pytest.approx(90, abs=0.1))]
         assert attempt.record is not None
         assert attempt.record.number == "conference:weekly"
         assert usage.charges[0].since is not None
         assert usage.charges[0].ended
+
+
+# Length of the first leg -------------------------------------------------------------------------------
+
+ABROAD = "00442079460000"
+A_MINUTE_ABROAD = Limits(destinations={read_destination("class:international"): Limits(longest_call=60)})
+
+
+def calls_back(one: Answers, usage: Purse, cards: OneCard, number: str = ABROAD) -> None:
+    """A callback whose first leg is paid for."""
+    policy = one.policy(cards=cards)
+    ring_back = callback.new_call(PLAN.read(number), CARD, one.account, policy)
+    charges = ring_back.charges(policy)
+    assert usage.begin(*charges) is None
+    ring_back.attempt.pay(*charges)
+    one.begun.append(ring_back.attempt)
+    ring_back.answered(one.call, policy, host(one.begun, usage))
+
+
+def later(usage: Purse, seconds: float, step: Step) -> Step:
+    def wait(progress: Progress) -> Bridged:
+        usage.now += seconds
+        return step(progress)
+
+    return wait
+
+
+def lengths(one: Answers) -> list[float]:
+    return [entry[3] for entry in one.call.did("bridge")]
+
+
+def test_callback_abroad_lasts_as_long_as_its_first_leg_may() -> None:
+    usage, account = Purse(), replace(ACCOUNT, limits=A_MINUTE_ABROAD)
+    one = Answers(later(usage, 45, talks()), later(usage, 20, talks()), account=account)
+    one.call.keyed = [CALLEE, "0820009999", CALLEE]
+    calls_back(one, usage, OneCard(account))
+    assert lengths(one) == [pytest.approx(60, abs=0.1), pytest.approx(15, abs=0.1)]
+    assert one.call.keyed == [CALLEE]
+
+
+def test_callback_whose_limits_change_keeps_what_it_has_talked() -> None:
+    usage, account = Purse(), replace(ACCOUNT, limits=A_MINUTE_ABROAD)
+
+    def reload(progress: Progress) -> Bridged:
+        bridged = later(usage, 45, talks())(progress)
+        destinations = {read_destination("class:international"): Limits(longest_call=90)}
+        cards.known = replace(ACCOUNT, limits=Limits(destinations=destinations))
+        return bridged
+
+    one, cards = Answers(reload, talks(), account=account), OneCard(account)
+    one.call.keyed = [CALLEE, "0820009999"]
+    calls_back(one, usage, cards)
+    assert lengths(one) == [pytest.approx(60, abs=0.1), pytest.approx(45, abs=0.1)]
+    assert [charge.spent(usage.now) for charge in usage.charges if charge.aleg] == [45, 0]
+
+
+def test_callback_with_card_limits_charges_its_first_leg_once() -> None:
+    usage, one = Purse(), Answers(talks(), talks(), account=replace(ACCOUNT, limits=None))
+    one.call.keyed = [CALLEE, "0820009999"]
+    calls_back(one, usage, OneCard(one.account, Limits(minutes_per_day=9)), "0825556666")
+    assert len(one.call.did("bridge")) == 2
+    assert [charge.aleg for charge in usage.charges] == [True, False, False]
+
+
+@pytest.mark.parametrize("b", [CALLEE, None])
+@pytest.mark.parametrize("announcement", [20, 70])
+def test_autodial_lasts_as_long_as_its_first_leg_may(
+    b: str | None, announcement: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage, one = Purse(), Answers(talks(), account=replace(ACCOUNT, limits=A_MINUTE_ABROAD))
+    callee = PLAN.read(b) if b is not None else None
+    order = AutodialOrder(PLAN.read(ABROAD), callee, None if b else "weekly", 0.0, False, "welcome")
+    made = autodial.new_call(order, one.account)
+    charges = made.charges(one.policy())
+    assert usage.begin(*charges) is None
+    made.attempt.pay(*charges)
+    one.begun.append(made.attempt)
+
+    def play(audio: str) -> None:
+        usage.now += announcement if audio == "welcome" else 0
+        one.call.log.append(("play", audio))
+
+    monkeypatch.setattr(one.call, "play", play)
+    made.answered(one.call, one.policy(), host(one.begun, usage))
+    talked = [*lengths(one), *(longest for _name, longest in one.call.did("conference"))]
+    if announcement < 60:
+        assert talked == [pytest.approx(60 - announcement, abs=0.1)]
+    else:
+        assert talked == []
+        assert one.call.did("play")[-1] == ("time_is_up",)
+        assert one.told() == [("rejected", 17, "system")]
 
 
 # Click-to-dial ---------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def test_charge_that_moves_keeps_what_its_leg_has_talked(limits: Limits) -> None
     one.move("next", 0.0)
     assert (one.left, one.of_aleg, one.essence["before"]) == (10, True, 80)
     clock.now += 20
-    assert one.left == 1
+    assert one.left == 0
 
 
 def test_charge_that_parts_pays_for_its_levels_from_then_on() -> None:
