@@ -19,6 +19,7 @@ from esl_apps.apps.application import Application
 from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import (
+    LONGEST,
     OF_PHONE,
     PHONE,
     Bleg,
@@ -85,7 +86,9 @@ class ClickCall(Struct, frozen=True):
         outside = self.placed and not order.agent.is_extension
         agent = [Charge(ref, levels, order.agent, aleg=True)] if outside else []
         if order.callee.is_emergency:
-            # No bill is worth the callee's leg. An agent outside is a call like any other.
+            # No bill is worth the callee's leg. An agent outside is counted, and may be refused like any other.
+            for charge in agent:
+                charge.spared = True
             return agent
         return [*agent, Charge(ref, levels, order.callee, owner=not agent)]
 
@@ -229,12 +232,13 @@ def _dial_callee(call: Call, click: ClickCall, policy: AppPolicy) -> Bridged | N
     options, recording = order.options, None
     if client.record and options.record is not False:
         recording = recording_of(call, attempt, client.name, settings)
-    bounds = [client.longest, options.max_duration or client.longest]
+    lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
+    bounds = [client.longest, options.max_duration or client.longest, *lengths]
     bleg = Bleg(
         caller_id=attempt.dial_number or "",
         name=options.outbound_name or "",
         timeout=options.callee_timeout or client.callee_timeout,
-        longest=min([*bounds, *(charge.longest for charge in attempt.charges if charge.longest is not None)]),
+        longest=LONGEST if order.callee.is_emergency else min(bounds),
         user=order.agent.dialled,
         recording=recording,
         variables={**_bleg_extras(click), **(OF_PHONE if has_phone(settings, order.agent) else {})},

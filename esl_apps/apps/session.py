@@ -332,18 +332,22 @@ class Session:
         self.dialled = True
         if self._aleg is not None:
             attempt.confirm(self._aleg)
+            self._aleg.spared = number.is_emergency
         bleg = Bleg(
             caller_id=caller_id,
             name=name,
-            timeout=min(self.rules.callee_timeout, self.left),
+            timeout=min(self.rules.callee_timeout, LONGEST if number.is_emergency else self.left),
             longest=longest,
             # The time for which B rings is the session's, too.
-            until=self._ends,
+            until=None if number.is_emergency else self._ends,
             user=self.user,
             variables=extra or {},
         )
         bridged = join(self.call, attempt, self.settings, bleg, self.settings.endpoints.of(number, as_asked=False))
-        if attempt.cut is None and bridged.answered and not bridged.broken and not _left(bridged):
+        if self._aleg is not None:
+            self._aleg.spared = False
+        hung_up = bridged.bleg is not None and bridged.bleg.hung_up_itself
+        if attempt.cut is None and bridged.answered and not bridged.broken and not hung_up:
             # B did not hang up, so A may have. Its hang-up may be reported after B's.
             self.call.wait_for_hangup(_BEHIND)
         if last and attempt.cut is None:
@@ -487,11 +491,6 @@ def account_level(account: Account) -> Level:
 
 def _spent(refusal: Refusal) -> SessionRefused:
     return SessionRefused("limit_reached", refusal.code, note=str(refusal))
-
-
-def _left(bridged: Bridged) -> bool:
-    """Return whether B hung up."""
-    return bridged.bleg is not None and bridged.bleg.hung_up_itself
 
 
 def session_variables(settings: Settings, attempt: Attempt, user: str) -> dict[str, str]:

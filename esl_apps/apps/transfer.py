@@ -20,7 +20,7 @@ from esl_apps.apps.application import Application
 from esl_apps.apps.click2dial import limit_fault
 from esl_apps.apps.context import AppPolicy, Host
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.legs import OF_PHONE, PHONE, Bleg, aleg_variables, has_phone, join, recording_of
+from esl_apps.apps.legs import LONGEST, OF_PHONE, PHONE, Bleg, aleg_variables, has_phone, join, recording_of
 from esl_apps.core import causes, node_clock, numbers, parties, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs
@@ -173,6 +173,8 @@ class TransferCall:
 
     def _dial(self, call: Call, policy: AppPolicy, variables: Mapping[str, str]) -> Bridged:
         attempt, client, settings = self.attempt, self.client, policy.settings
+        for charge in attempt.charges:
+            charge.spared = self.to.is_emergency
         lengths = [left for charge in attempt.charges if (left := charge.left) is not None]
         if self.longest is not None and not self.consults:
             # A consultation doesn't end with the call on hold.
@@ -180,7 +182,7 @@ class TransferCall:
         bleg = Bleg(
             caller_id=self.shown,
             timeout=client.callee_timeout,
-            longest=min([client.longest, *lengths]),
+            longest=LONGEST if self.to.is_emergency else max(1.0, min([client.longest, *lengths])),
             user=attempt.extension or "",
             recording=recording_of(call, attempt, client.name, settings) if self.record and client.record else None,
             variables={**variables, **self._owner},

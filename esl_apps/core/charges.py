@@ -145,6 +145,7 @@ class Charge:
         "proven",
         "provisional",
         "since",
+        "spared",
         "stale",
         "stored",
         "switch",
@@ -207,6 +208,8 @@ class Charge:
         answered, for anyone. ``Attempt.confirm`` takes it off."""
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
+        self.spared = False
+        """Its leg talks to an emergency number: nothing that is spent ends it. It goes on to count."""
         self.outlives = False
         """It goes on when its attempt ends: a caller who was rung back dials one number after another."""
         self.switch: str | None = None

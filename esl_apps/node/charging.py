@@ -100,6 +100,8 @@ class Charging:
         ``UsageStore.adopt``.
         """
         policy = self._policies.now
+        callee = policy.settings.plan.find(attempt.number)
+        emergency = callee is not None and callee.is_emergency
         charges = []
         prepaid: dict[str, Payments | None] = {}
         for essence in attempt.paid_for:
@@ -113,7 +115,7 @@ class Charging:
                 continue
             aleg, owner, whole = paid.aleg, paid.owner, paid.whole
             charge = Charge(attempt.call_ref, levels, number, aleg=aleg, owner=owner, whole=whole, id=paid.id)
-            charge.stored, charge.provisional = essence, paid.provisional
+            charge.stored, charge.provisional, charge.spared = essence, paid.provisional, emergency
             if paid.before is not None:
                 charge.moved, charge.before = True, paid.before
             if had_by and paid.id:

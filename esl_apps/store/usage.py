@@ -446,7 +446,7 @@ class UsageStore:
                 self._cut(charge, Refusal(BREAKER, scope))
 
     def _cut(self, charge: Charge, refusal: Refusal) -> None:
-        if charge.ended or charge.cut is not None:
+        if charge.ended or charge.spared or charge.cut is not None:
             return
         charge.cut = refusal
         self._disarm(charge)

@@ -17,6 +17,7 @@ from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.callback import RingBack, whom_to_call
 from esl_apps.apps.context import Arrival
+from esl_apps.apps.legs import LONGEST, SWITCH_MARGIN
 from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core import faults
@@ -33,6 +34,7 @@ from esl_apps.testing import SETTINGS, Purse, ScriptedCall, ScriptedPolicy, Step
 
 PLAN = NumberPlan("ZA", r"^\d{3,4}$", high_risk=["+1876"])
 SETTINGS = replace(SETTINGS, plan=PLAN)
+WITH_EMERGENCY = replace(SETTINGS, endpoints=replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}"))
 ACCOUNT = Account("acme", caller_id="+27115550000", limits=Limits(calls_per_hour=1))
 CARD = Card("c1", "acme", "u1", "27825556666", active=True)
 RULES = Rules(emergency=True)
@@ -90,6 +92,7 @@ class Answers:
         self.call = ScriptedCall(list(steps), ended(), keyed=[keyed], answered_at=1002.0)
         self.account = account
         self.settings = SETTINGS
+        self.max_session = 3600.0
 
     def told(self) -> list[tuple[str, int, str]]:
         records = [attempt.record for attempt in self.begun]
@@ -97,10 +100,12 @@ class Answers:
         return [(one.end_reason, one.end_code, one.hung_up_by) for one in records if one is not None]
 
     def policy(self, **more: Any) -> ScriptedPolicy:
-        entrance = Entrance("front", self.account, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+        entrance = Entrance(
+            "front", self.account, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, self.max_session
+        )
         return ScriptedPolicy(
             self.settings,
-            replace(RULES, cid_trust="any"),
+            replace(RULES, cid_trust="any", max_session=self.max_session),
             guard=NO_PIN,
             number="0825556666",
             entrances={("acme", "front"): entrance},
@@ -268,11 +273,38 @@ def test_high_risk_number_is_refused_unless_the_account_allows(
 
 
 def test_emergency_call_is_not_counted() -> None:
-    settings = replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}")
     one = Answers(talks(), keyed="112")
-    policy = replace(one.policy(), settings=replace(SETTINGS, endpoints=settings))
-    disa.arrive(one.call, Arrival(("disa", "acme", "front")), policy, host(one.begun, Purse(OVER)))
+    one.settings = WITH_EMERGENCY
+    one.disa(Purse(OVER))
     assert len(one.call.did("bridge")) == 1
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_emergency_call_outlasts_its_session(application: Callable[[Answers, Purse], None]) -> None:
+    one = Answers(talks(), keyed="112")
+    one.settings, one.max_session = WITH_EMERGENCY, 20.0
+    application(one, Purse(OVER))
+    ((leg, _endpoints, timeout, longest),) = one.call.did("bridge")
+    assert (timeout, longest, one.call.did("until")) == (RULES.callee_timeout, LONGEST, [])
+    assert leg["execute_on_answer_2"] == f"sched_hangup:+{int(LONGEST) + SWITCH_MARGIN}"
+
+
+def test_emergency_call_spares_the_leg_that_was_rung_back() -> None:
+    """Its caller talks on if their minutes run out, and hears of it before the next number."""
+    spared: list[bool] = []
+
+    def while_they_talk(progress: Progress) -> Bridged:
+        spared.extend(charge.spared for charge in charges)
+        return talks()(progress)
+
+    usage, one = Purse(), Answers(while_they_talk, while_they_talk)
+    one.call.keyed, one.settings = ["112", CALLEE], WITH_EMERGENCY
+    ring_back = callback.new_call(PLAN.read("0825556666"), CARD, ACCOUNT, one.policy())
+    charges = ring_back.charges(one.policy())
+    assert usage.begin(*charges) is None
+    ring_back.attempt.pay(*charges)
+    one.rung_back(ring_back, usage)
+    assert spared == [True, False]
 
 
 def test_number_without_a_gateway_is_refused() -> None:

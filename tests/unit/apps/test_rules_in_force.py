@@ -12,10 +12,11 @@ from msgspec import structs
 from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.context import Arrival, Host
+from esl_apps.apps.legs import LONGEST
 from esl_apps.apps.session import Session
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Progress
+from esl_apps.core.call import Bridged, Leg, Progress
 from esl_apps.core.cards import Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
@@ -356,7 +357,16 @@ def test_click_to_an_emergency_number_pays_for_an_agent_outside() -> None:
     order = client(emergency=True).read({**FIELDS, "agent": "0831112222", "callee": "112"})
     click = click2dial.new_call(order, client(), SETTINGS)
     charges: list[Charge] = click.charges(policy())
-    assert [(charge.aleg, charge.number) for charge in charges] == [(True, order.agent)]
+    assert [(charge.aleg, charge.number, charge.spared) for charge in charges] == [(True, order.agent, True)]
+
+
+def test_click_to_an_emergency_number_has_no_longest_call() -> None:
+    integrator = client(emergency=True)
+    click = click2dial.new_call(integrator.read({**FIELDS, "callee": "112", "max_duration": 5}), integrator, SETTINGS)
+    call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
+    settings = replace(SETTINGS, endpoints=replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}"))
+    click.answered(call, replace(policy(clients={"acme": integrator}), settings=settings), host([], Purse()))
+    assert call.did("bridge")[0][3] == LONGEST
 
 
 def test_session_without_rules_begins_no_attempt() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from esl_apps.apps import second_party, transfer
+from esl_apps.apps.legs import LONGEST
 from esl_apps.apps.transfer import TransferCall
 from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
@@ -16,7 +17,7 @@ from esl_apps.core.charges import Charge
 from esl_apps.core.limits import BREAKER, Level, Limits, Refusal
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.record import Record
-from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, fails, host, talks
+from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedCall, ScriptedPolicy, ended, fails, host, talks
 
 CLIENT = IntegratorRules("acme", PLAN, record=True)
 POLICY = ScriptedPolicy(clients={"acme": CLIENT})
@@ -200,6 +201,19 @@ def test_transfer_talks_as_long_as_the_leg_that_stays_may() -> None:
     made.answered(call, POLICY, host([], purse))
     ((_leg, _endpoints, _timeout, longest),) = call.did("bridge")
     assert longest == 100.0
+
+
+def test_transfer_to_an_emergency_number_has_no_limits() -> None:
+    client = IntegratorRules("acme", PLAN, emergency=True)
+    made = transfer.new_call(before(), PLAN.read("112"), "agent", client, PLAN)
+    charge = Charge("before", [Level("system", Limits(longest_call=900))], PLAN.read("0820001234"))
+    made.attempt.pay(charge)
+    endpoints = replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}")
+    policy = ScriptedPolicy(replace(SETTINGS, endpoints=endpoints), clients={"acme": client})
+    call = ScriptedCall([talks(bleg())], ended(b=bleg(), at=1010.0))
+    made.answered(call, policy, host([], Purse()))
+    ((_leg, _endpoints, _timeout, longest),) = call.did("bridge")
+    assert (longest, charge.spared) == (LONGEST, True)
 
 
 def asking(to: str = "1001", consults: str = "agent", **fields: Any) -> TransferCall:

@@ -186,6 +186,19 @@ def test_charging_talk_goes_on_if_the_parties_talk(charged: Bench) -> None:
     assert [one is not None for one in since] == [True, False, True, False]
 
 
+def test_charging_resumed_goes_on_to_count_the_length(charged: Bench) -> None:
+    """Also if no minutes are paid for."""
+    now = time.time()
+    attempt = resumed(charged, paid("card:c1", aleg=True), account_id="acme", answered_at=now - 20)
+    assert [charge.left for charge in attempt.charges] == [pytest.approx(10, abs=0.5)]
+
+
+@pytest.mark.parametrize("number", ["112", "+27820001234"])
+def test_charging_resumed_spares_an_emergency_call(charged: Bench, number: str) -> None:
+    attempt = resumed(charged, paid("system", aleg=True), number=number)
+    assert [charge.spared for charge in attempt.charges] == [number == "112"]
+
+
 def test_charging_resumed_charge_of_a_later_version_stays_one(bench: Bench) -> None:
     """Otherwise the next node to adopt the call would pay for its leg twice."""
     paid = {**written(charge_of("ref")), "later": {"x": 1}}

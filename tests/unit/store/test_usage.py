@@ -531,6 +531,26 @@ def test_call_that_is_paid_for_is_not_cut(usage: UsageStore, clock: Clock) -> No
     assert one.cut.what == MINUTES_PER_HOUR
 
 
+def test_call_to_an_emergency_number_is_cut_after_it(usage: UsageStore, clock: Clock) -> None:
+    """What it talks meanwhile counts."""
+    one = charge("a", Limits(minutes_per_day=1))
+    assert begins(usage, one) is None
+    one.talk()
+    one.spared = True
+    usage.end_calls(KEY)
+    for _ in range(20):
+        clock.at += BEAT
+        usage.accrue()
+        usage._run_out(one)
+    assert one.cut is None
+    assert one.tickets[0].taken == pytest.approx(100)
+    one.spared = False
+    usage.accrue()
+    assert list(usage._timers) == [one]
+    usage._run_out(one)
+    assert one.cut is not None
+
+
 def test_call_is_cut_the_moment_its_limit_ends(client: Any) -> None:
     cut: list[Charge] = []
     usage = UsageStore(client, "one", on_cut=cut.append)
