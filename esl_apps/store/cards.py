@@ -42,6 +42,7 @@ from esl_apps.store.stale import Stale
 
 log = logging.getLogger(__name__)
 
+_REPLACED = keys.CARDS, keys.CARD_IDS, keys.LAST_NUMBERS
 #: How often an update is tried when others change the same card at the same time.
 _TRIES = 20
 
@@ -147,7 +148,7 @@ class CardStore(AccountStore):
     def _hashed_again(self, old: str, raw: bytes, claim: str) -> Card:
         """Move a card to its PIN's claim by the present key, unless it changes at this moment."""
         card = _card(old, raw)
-        moved = self._replace([keys.CARDS, keys.CARD_IDS], [card.id, old, raw, claim, raw, ""]) > 0
+        moved = self._replace(_REPLACED, [card.id, old, raw, claim, raw, "", ""]) > 0
         if moved:
             log.info("pin_hashed_again", extra={"card": card.id})
         return _card(claim, raw) if moved else card
@@ -215,7 +216,9 @@ class CardStore(AccountStore):
             claim, document = self._draft(fields, old if merge else _Document(id, account_id), kept)
             raw = documents.encode(CARD, document, documents.rest_of(old_raw, _Document))
             other = self._old(fields.get("pin"))
-            done = self._replace([keys.CARDS, keys.CARD_IDS], [id, old_claim, old_raw, claim, raw, other])
+            # A PIN that was hashed with the old key is the same person's.
+            given_on = old_claim not in (claim, other) or document.user_id != old.user_id
+            done = self._replace(_REPLACED, [id, old_claim, old_raw, claim, raw, other, "1" if given_on else ""])
             if done > 0:
                 return _card(claim, raw)
             if not done:

@@ -1,6 +1,7 @@
--- Change a card, and move it if its claim changes.
--- KEYS: cards, ids.
--- ARGV: id, old claim, old document, claim, document, the same PIN's claim by the old key ('': none).
+-- Change a card, and move it if its claim changes. A new holder doesn't get the last number of the one before.
+-- KEYS: cards, ids, last numbers.
+-- ARGV: id, old claim, old document, claim, document, the same PIN's claim by the old key ('': none), '1' if it has a
+-- new holder.
 -- Returns 1; 0 if the claim is taken; -1 if the card has changed since it was read.
 
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] or redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then
@@ -14,4 +15,5 @@ else
   redis.call('HDEL', KEYS[1], ARGV[2])
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
 end
+if ARGV[7] == '1' then redis.call('HDEL', KEYS[3], ARGV[1]) end
 return 1

@@ -340,6 +340,33 @@ def test_last_number_is_deleted_with_its_card(cards: CardStore, server: RedisSer
     assert everything(server) == "[]"
 
 
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"cid": "0820005555"}, False),
+        ({"pin": OTHER_PIN}, False),
+        ({"user_id": "u2"}, False),
+        ({"user_id": None}, False),
+        ({"pin": PIN, "user_id": "u1", "comment": "kept"}, True),
+        ({"user_id": "u1", "active": False}, True),
+    ],
+)
+def test_last_number_is_not_the_next_holders(cards: CardStore, change: dict[str, Any], kept: bool, merge: bool) -> None:
+    card = cards.create("acme", {"pin": PIN, "user_id": "u1", "active": True})
+    cards.dial("acme", card.id, "27820009999")
+    assert cards.update("acme", card.id, {"user_id": "u1", **change}, merge=merge) is not None
+    assert cards.last_number(card.id) == ("27820009999" if kept else None)
+
+
+def test_last_number_stays_if_the_claim_is_taken(cards: CardStore) -> None:
+    card = cards.create("acme", {"pin": PIN, "active": True})
+    cards.create("acme", {"pin": OTHER_PIN})
+    cards.dial("acme", card.id, "27820009999")
+    assert refusal(lambda: cards.update("acme", card.id, {"pin": OTHER_PIN}, merge=True)) == [("cccp", "unique")]
+    assert cards.last_number(card.id) == "27820009999"
+
+
 # Accounts and settings -------------------------------------------------------------------------------
 
 
@@ -562,10 +589,12 @@ def test_pin_that_a_card_has_by_the_old_key_is_taken(cards: CardStore, rotated: 
 
 
 def test_card_may_be_given_the_pin_that_it_has_by_the_old_key(cards: CardStore, rotated: CardStore) -> None:
-    card = cards.create("acme", {"pin": PIN})
+    card = cards.create("acme", {"pin": PIN, "active": True})
+    cards.dial("acme", card.id, "27820001234")
     changed = rotated.update("acme", card.id, {"pin": PIN}, merge=True)
     assert changed is not None
     assert changed.claim == "p" + hash_pin(NEW_KEY, PIN)
+    assert rotated.last_number(card.id) == "27820001234"
     assert cards.by_pin(PIN) is None
 
 
