@@ -122,7 +122,7 @@ def _ask_again(session: Session, number: Number, opened: Opened | None) -> None:
         session.refuse(number, "the card's account is not known any more")
     session.account, session.card_limits = account, cards.card_limits(account.id)
     _check(session, number, opened)
-    card = cards.dial(before.account_id, before.id, number.plus)
+    card = cards.dial(before, number.plus)
     if card is None or not card.active:
         session.refuse(number, "the card is not active any more")
     if card.claim != before.claim:
@@ -130,6 +130,9 @@ def _ask_again(session: Session, number: Number, opened: Opened | None) -> None:
     session.keep_place(card, number)
     if card.user_id != before.user_id:
         _check(session, number, opened)
+    if card != before:
+        # The number wasn't noted: it had passed by the card as it was.
+        cards.dial(card, number.plus)
 
 
 def _authorise(session: Session, attested: bool) -> tuple[Card, Opened]:

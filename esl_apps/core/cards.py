@@ -32,6 +32,8 @@ class Card(Struct, frozen=True):
     """The language of its callers' prompts; None: that of the number they dialled, or of the account."""
     claim: str = ""
     """The key that finds it, made of its number or the keyed hash of its PIN, and changing with them."""
+    stored: bytes = b""
+    """Its document, by which Redis tells whether it has changed."""
 
     def __repr__(self) -> str:
         # Without its claim.
@@ -110,8 +112,9 @@ class Cards(Protocol):
     def get(self, account_id: str, id: str) -> Card | None:
         """A card by its id; a card of another account is not found."""
 
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        """Return a card as it is now, active or not, and note the number that it dials (E.164 digits, or an extension).
+    def dial(self, card: Card, number: str) -> Card | None:
+        """Return a card as it is now, active or not. If it is active and equal to ``card``, note the number that it
+        dials (E.164 digits, or an extension).
 
         One round trip.
         """

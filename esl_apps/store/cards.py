@@ -42,7 +42,7 @@ from esl_apps.store.stale import Stale
 
 log = logging.getLogger(__name__)
 
-_REPLACED = keys.CARDS, keys.CARD_IDS, keys.LAST_NUMBERS
+_KEYS = keys.CARDS, keys.CARD_IDS, keys.LAST_NUMBERS
 #: How often an update is tried when others change the same card at the same time.
 _TRIES = 20
 
@@ -148,7 +148,7 @@ class CardStore(AccountStore):
     def _hashed_again(self, old: str, raw: bytes, claim: str) -> Card:
         """Move a card to its PIN's claim by the present key, unless it changes at this moment."""
         card = _card(old, raw)
-        moved = self._replace(_REPLACED, [card.id, old, raw, claim, raw, "", ""]) > 0
+        moved = self._replace(_KEYS, [card.id, old, raw, claim, raw, "", ""]) > 0
         if moved:
             log.info("pin_hashed_again", extra={"card": card.id})
         return _card(claim, raw) if moved else card
@@ -189,14 +189,15 @@ class CardStore(AccountStore):
         """A card of this account, or None, for other accounts' cards, too."""
         return self._stale.ask(_seen(account_id, id), lambda: _card_of(self._find(account_id, id)))
 
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        """As :meth:`get`, and note the card's last number in the same round trip. (With ``stale`` answers while Redis
-        is down, the last number stays as it was.)"""
+    def dial(self, card: Card, number: str) -> Card | None:
+        """As :meth:`get`, and note the card's last number in the same round trip if the card is active and unchanged.
+        (With ``stale`` answers while Redis is down, the last number stays as it was.)"""
+        known = [card.claim, card.stored if card.active else b""]
 
         def ask() -> Card | None:
-            return _card_of(_own(account_id, self._dial([keys.CARDS, keys.CARD_IDS, keys.LAST_NUMBERS], [id, number])))
+            return _card_of(_own(card.account_id, self._dial(_KEYS, [card.id, number, *known])))
 
-        return self._stale.ask(_seen(account_id, id), ask)
+        return self._stale.ask(_seen(card.account_id, card.id), ask)
 
     def update(self, account_id: str, id: str, fields: Mapping[str, Any], *, merge: bool) -> Card | None:
         """Change a card. None: this account has none with this id.
@@ -218,7 +219,7 @@ class CardStore(AccountStore):
             other = self._old(fields.get("pin"))
             # A PIN that was hashed with the old key is the same person's.
             given_on = old_claim not in (claim, other) or document.user_id != old.user_id
-            done = self._replace(_REPLACED, [id, old_claim, old_raw, claim, raw, other, "1" if given_on else ""])
+            done = self._replace(_KEYS, [id, old_claim, old_raw, claim, raw, other, "1" if given_on else ""])
             if done > 0:
                 return _card(claim, raw)
             if not done:
@@ -306,6 +307,7 @@ def _card(claim: str, raw: bytes) -> Card:
         comment=document.comment,
         language=document.language,
         claim=claim,
+        stored=raw,
     )
 
 

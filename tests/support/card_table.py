@@ -35,9 +35,11 @@ class CardTable:
     def get(self, account_id: str, id: str) -> Card | None:
         return self._by_id(id)
 
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        self.dialled.append(number)
-        return self._by_id(id)
+    def dial(self, card: Card, number: str) -> Card | None:
+        found = self._by_id(card.id)
+        if found == card and card.active:
+            self.dialled.append(number)
+        return found
 
     def account(self, account_id: str) -> Account | None:
         return self.known

@@ -46,7 +46,7 @@ class Away:
     def last_number(self, card_id: str) -> str | None:
         raise StoreUnavailable("redis: away")
 
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+    def dial(self, card: Card, number: str) -> Card | None:
         raise StoreUnavailable("redis: away")
 
 

@@ -71,7 +71,7 @@ class OneCard:
     def get(self, account_id: str, id: str) -> Card | None:
         return CARD
 
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
+    def dial(self, card: Card, number: str) -> Card | None:
         return CARD
 
     def account(self, account_id: str) -> Account | None:
@@ -177,11 +177,16 @@ class Changing(OneCard):
     def __init__(self, card: Card | None, account: Account | None) -> None:
         super().__init__()
         self.card, self.later = card, account
-        self.dialled: list[str] = []
-        self.asked = 0
+        self.noted: list[str] = []
+        self.asked = self.read = 0
 
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        self.dialled.append(number)
+    def by_number(self, e164: str) -> Card | None:
+        return CARD
+
+    def dial(self, card: Card, number: str) -> Card | None:
+        self.read += 1
+        if card == self.card and card.active:
+            self.noted.append(number)
         return self.card
 
     def account(self, account_id: str) -> Account | None:
@@ -202,7 +207,11 @@ MOBILE_DENIED = {"mobile": Rule("deny")}
         (CARD, replace(ACCOUNT, users={"u1": MOBILE_DENIED}), 57),
         (structs.replace(CARD, user_id="u2"), replace(ACCOUNT, users={"u2": MOBILE_DENIED}), 57),
         (CARD, ACCOUNT, None),
+        (structs.replace(CARD, claim="p2"), ACCOUNT, 57),
         (CARD, replace(ACCOUNT, users={"u2": MOBILE_DENIED}), None),
+        (structs.replace(CARD, user_id="u2"), replace(ACCOUNT, users={"u1": MOBILE_DENIED}), 57),
+        (structs.replace(CARD, user_id="u2"), ACCOUNT, None),
+        (structs.replace(CARD, comment="new"), ACCOUNT, None),
     ],
 )
 def test_card_withdrawn_in_a_session_dials_no_further_number(
@@ -211,9 +220,10 @@ def test_card_withdrawn_in_a_session_dials_no_further_number(
     one, cards = Answers(talks()), Changing(card, account)
     one.dialthrough(Purse(), cards)
     assert len(one.call.did("bridge")) == (code is None)
+    assert cards.noted == (["+27820001234"] if code is None else [])
     if code is None:
-        assert cards.dialled == ["+27820001234"]
-    if code is not None:
+        assert cards.read == (1 if card == CARD else 2)
+    else:
         assert one.told() == [("rejected", code, "system")]
 
 
@@ -221,7 +231,7 @@ def test_number_denied_to_a_card_is_not_its_last() -> None:
     cards = Changing(CARD, ACCOUNT)
     one = Answers(talks(), keyed=HIGH_RISK)
     one.dialthrough(Purse(), cards)
-    assert cards.dialled == []
+    assert cards.noted == []
     assert one.call.did("bridge") == []
 
 

@@ -72,8 +72,8 @@ class Deck:
     def get(self, account_id: str, id: str) -> Card | None:
         return None
 
-    def dial(self, account_id: str, id: str, number: str) -> Card | None:
-        return next(one for one in [*self.pins.values(), *self.numbers.values()] if one.id == id)
+    def dial(self, card: Card, number: str) -> Card | None:
+        return next(one for one in [*self.pins.values(), *self.numbers.values()] if one.id == card.id)
 
     def account(self, account_id: str) -> Account | None:
         return Account(account_id)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from esl_apps.config.model import Rule
-from esl_apps.core.cards import CallerId
+from esl_apps.core.cards import CallerId, Card
 from esl_apps.core.faults import Refused
 from esl_apps.core.limits import Limits
 from esl_apps.core.unavailable import StoreUnavailable
@@ -328,16 +328,41 @@ def test_number_never_finds_a_card_with_a_pin(cards: CardStore) -> None:
 
 
 def test_last_number_is_deleted_with_its_card(cards: CardStore, server: RedisServer) -> None:
-    card = cards.create("acme", {"pin": PIN})
+    card = cards.create("acme", {"pin": PIN, "active": True})
     assert cards.last_number(card.id) is None
-    assert cards.dial("acme", card.id, "27820009999") == card
-    assert cards.dial("acme", card.id, "1001") == card
+    assert cards.dial(card, "27820009999") == card
+    assert cards.dial(card, "1001") == card
     assert cards.last_number(card.id) == "1001"
     cards.delete("acme", card.id)
     # The call goes on, and the caller may dial another number.
-    assert cards.dial("acme", card.id, "27820009999") is None
+    assert cards.dial(card, "27820009999") is None
     assert cards.last_number(card.id) is None
     assert everything(server) == "[]"
+
+
+@pytest.mark.parametrize(
+    "change", [{"pin": OTHER_PIN}, {"cid": "0820005555"}, {"user_id": "u2"}, {"active": False}, {"comment": "new"}]
+)
+def test_last_number_of_a_card_that_has_changed_waits(cards: CardStore, change: dict[str, Any]) -> None:
+    """Its session checks the number by the card as it is now, and notes it then."""
+    before = cards.create("acme", {"pin": PIN, "active": True})
+    changed = cards.update("acme", before.id, change, merge=True)
+    assert changed is not None
+    assert cards.dial(before, "27820009999") == changed
+    assert cards.last_number(before.id) is None
+    assert cards.dial(changed, "27820009999") == changed
+    assert cards.last_number(before.id) == ("27820009999" if changed.active else None)
+
+
+def test_last_number_of_a_stored_card_of_another_version(cards: CardStore, client: Any) -> None:
+    claim = "p" + hash_pin(PIN_KEY, PIN)
+    made = cards.create("acme", {"pin": PIN, "active": True})
+    client.hset(keys.CARDS, claim, client.hget(keys.CARDS, claim)[:-1] + b',"later",{"v":2}]')
+    card = cards.by_pin(PIN)
+    assert card is not None
+    assert card != made
+    assert cards.dial(card, "27820009999") == card
+    assert cards.last_number(card.id) == "27820009999"
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -354,7 +379,7 @@ def test_last_number_is_deleted_with_its_card(cards: CardStore, server: RedisSer
 )
 def test_last_number_is_not_the_next_holders(cards: CardStore, change: dict[str, Any], kept: bool, merge: bool) -> None:
     card = cards.create("acme", {"pin": PIN, "user_id": "u1", "active": True})
-    cards.dial("acme", card.id, "27820009999")
+    cards.dial(card, "27820009999")
     assert cards.update("acme", card.id, {"user_id": "u1", **change}, merge=merge) is not None
     assert cards.last_number(card.id) == ("27820009999" if kept else None)
 
@@ -362,7 +387,7 @@ def test_last_number_is_not_the_next_holders(cards: CardStore, change: dict[str,
 def test_last_number_stays_if_the_claim_is_taken(cards: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN, "active": True})
     cards.create("acme", {"pin": OTHER_PIN})
-    cards.dial("acme", card.id, "27820009999")
+    cards.dial(card, "27820009999")
     assert refusal(lambda: cards.update("acme", card.id, {"pin": OTHER_PIN}, merge=True)) == [("cccp", "unique")]
     assert cards.last_number(card.id) == "27820009999"
 
@@ -429,7 +454,7 @@ def test_every_method_raises_while_redis_is_down(away: Any) -> None:
         lambda: cards.by_number("27820001234"),
         lambda: cards.account("kazoo"),
         lambda: cards.last_number("c"),
-        lambda: cards.dial("acme", "c", "1"),
+        lambda: cards.dial(Card("c", "acme", None, None, active=True), "1"),
         lambda: cards.create("acme", {"pin": PIN}),
         lambda: cards.update("acme", "c", {"pin": PIN}, merge=True),
         lambda: cards.get("acme", "c"),
@@ -509,13 +534,13 @@ def test_stale_cards_open_for_a_while_if_allowed() -> None:
         assert cards.by_number("27820001234") == one
         assert cards.get("imported", one.id) == one
         assert cards.account("imported") is not None
-        assert cards.dial("imported", one.id, "27820001235") == one
+        assert cards.dial(one, "27820001235") == one
         asks: list[Callable[[], object]] = [
             lambda: cards.by_pin(PIN),
             lambda: cards.by_pin("123456789"),
             lambda: cards.get("imported", other.id),
             lambda: closed.by_number("27820001234"),
-            lambda: closed.dial("imported", one.id, "27820001235"),
+            lambda: closed.dial(one, "27820001235"),
         ]
         for ask in asks:
             with pytest.raises(StoreUnavailable):
@@ -554,7 +579,7 @@ def rotated(connect: Callable[[], Any]) -> CardStore:
 
 def test_pin_of_the_old_key_opens_and_is_hashed_again(cards: CardStore, rotated: CardStore, connect: Any) -> None:
     card = cards.create("acme", {"pin": PIN, "active": True, "comment": "kept"})
-    cards.dial("acme", card.id, "27820001234")
+    cards.dial(card, "27820001234")
     found = rotated.by_pin(PIN)
     assert found is not None
     assert (found.id, found.comment, found.claim) == (card.id, "kept", "p" + hash_pin(NEW_KEY, PIN))
@@ -590,7 +615,7 @@ def test_pin_that_a_card_has_by_the_old_key_is_taken(cards: CardStore, rotated: 
 
 def test_card_may_be_given_the_pin_that_it_has_by_the_old_key(cards: CardStore, rotated: CardStore) -> None:
     card = cards.create("acme", {"pin": PIN, "active": True})
-    cards.dial("acme", card.id, "27820001234")
+    cards.dial(card, "27820001234")
     changed = rotated.update("acme", card.id, {"pin": PIN}, merge=True)
     assert changed is not None
     assert changed.claim == "p" + hash_pin(NEW_KEY, PIN)
