@@ -26,6 +26,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
+from esl_apps.net import tls
 from esl_apps.net.address import is_loopback, split_address
 from esl_apps.net.post import Failed
 from esl_apps.net.resolver import Resolver
@@ -436,16 +437,33 @@ def _spending(config: Config) -> Iterator[Result]:
     yield Result("spending", OK, f"{bounds}; {len(config.high_risk())} high-risk ranges")
 
 
+#: Days before its end by which a certificate should have been renewed, as of the alarm CertificateExpires.
+_RENEWED = 14
+
+
 def _ports(config: Config) -> Iterator[Result]:
     """Whether the tokens that these ports take can be read on the network."""
     for path, section in sections(config):
         if section.tls is not None:
-            message = f"TLS with {section.tls.cert}"
-        elif is_loopback(split_address(section.listen)[0]):
+            yield _certificate(f"{path}.listen", section.listen, section.tls.cert)
+            continue
+        if is_loopback(split_address(section.listen)[0]):
             message = "plain HTTP, on this machine only"
         else:
             continue  # A warning of the configuration says so.
         yield Result(f"{path}.listen", OK, f"{section.listen}: {message}")
+
+
+def _certificate(what: str, listen: str, cert: str) -> Result:
+    try:
+        days = (tls.expires(cert) - time.time()) / 86400
+    except tls.Unusable as error:
+        return Result(what, FAIL, str(error))
+    message = f"{listen}: TLS with {cert}"
+    if days > _RENEWED:
+        return Result(what, OK, message)
+    end = f"expires in {days:.0f} days" if days > 0 else "has expired"
+    return Result(what, WARN, f"{message}, which {end}; renew it and reload")
 
 
 def _first_line(text: str) -> str:

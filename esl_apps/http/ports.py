@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
+from functools import partial
+from typing import NamedTuple
 
 import gevent
 from gevent import ssl
@@ -44,16 +48,17 @@ class Ports:
         registry = (self._node.scrapes or services.metrics).registry
         apps: list[Wsgi] = [admin.build(services, outgoing, registry, self._node.history)]
         apps += [integrator.build(services, outgoing, configured.name) for configured in config.integrators]
-        for (path, section), context, app in zip(sections(config), contexts, apps, strict=True):
+        for (path, section), secured, app in zip(sections(config), contexts, apps, strict=True):
             address = split_address(section.listen)
             try:
                 listener = address if self._node.share is None else self._node.share.socket(section.listen)
                 bounds = _bounds(config, section.rate)
-                server = serve(listener, app, bounds=bounds, tls=context, on_refused=services.refused)
+                server = serve(listener, app, bounds=bounds, tls=secured.context, on_refused=services.refused)
             except OSError as error:
                 message = f"can't listen on {section.listen}: {error.strerror}"
                 raise ConfigError(message, f"{path}.listen") from None
             self._servers.append(server)
+            self._watch(section.listen, secured)
         self._log_warnings(config)
 
     def _log_warnings(self, config: Config) -> None:
@@ -69,7 +74,9 @@ class Ports:
         """Put a file in force, whole or not at all, and return why not. Calls in progress keep the settings that they
         began with."""
         with self._reloading:
-            return self._reload(file)
+            refused = self._reload(file)
+            self._node.services.metrics.reload_refused.set(refused is not None)
+            return refused
 
     def _reload(self, file: str) -> str | None:
         try:
@@ -86,15 +93,22 @@ class Ports:
             # Our own fault, past all checks. The policy before stays in force, whole.
             log.exception("config_reload_refused", extra={"reason": "it could not be applied"})
             return "it could not be applied"
-        for server, context, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
+        for server, secured, (_path, section) in zip(self._servers, contexts, sections(config), strict=True):
             # For new connections. Open ones keep the certificate that they began with.
-            server.tls = context
+            server.tls = secured.context
+            self._watch(section.listen, secured)
             server.bounds = _bounds(config, section.rate)
         log.info("config_reloaded", extra={"file": file})
         self._log_warnings(config)
         return None
 
-    def _read_contexts(self, config: Config) -> list[ssl.SSLContext | None]:
+    def _watch(self, listen: str, secured: _Secured) -> None:
+        """Let a scrape read how long the certificate in use is good: a renewed file helps only once it is loaded."""
+        if secured.context is not None:
+            left = partial(_left, secured.expires)
+            self._node.services.metrics.certificate_expires.labels(listen).set_function(left)
+
+    def _read_contexts(self, config: Config) -> list[_Secured]:
         """:raises ConfigError: as ``_contexts``, or the certificates are on a disk that hangs."""
         try:
             return self._certificates.run(_contexts, config)
@@ -111,15 +125,30 @@ class Ports:
         gevent.joinall([background.once("http_stop", server.stop, 1.0) for server in self._servers], timeout=2.0)
 
 
-def _contexts(config: Config) -> list[ssl.SSLContext | None]:
-    """Return the TLS context of each port, None for plain HTTP.
+class _Secured(NamedTuple):
+    context: ssl.SSLContext | None = None
+    """None for plain HTTP."""
+    expires: float = math.inf
+    """When its certificate does, in seconds since 1970."""
+
+
+def _left(expires: float) -> float:
+    return expires - time.time()
+
+
+def _contexts(config: Config) -> list[_Secured]:
+    """Return the TLS context of each port.
 
     :raises ConfigError: a certificate that was usable when the file was read no longer is.
     """
-    contexts: list[ssl.SSLContext | None] = []
+    contexts: list[_Secured] = []
     for path, section in sections(config):
+        if section.tls is None:
+            contexts.append(_Secured())
+            continue
         try:
-            contexts.append(tls.context(section.tls.cert, section.tls.key, ssl.SSLContext) if section.tls else None)
+            context = tls.context(section.tls.cert, section.tls.key, ssl.SSLContext)
+            contexts.append(_Secured(context, tls.expires(section.tls.cert)))
         except tls.Unusable as error:
             raise ConfigError(str(error), f"{path}.tls.{error.key}") from None
     return contexts

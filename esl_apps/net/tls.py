@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import binascii
+import math
+import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from esl_apps.process.files import read_regular
 
 #: Bytes of a certificate with its chain.
 _MOST = 1 << 20
+_PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.*?)-----END ", re.DOTALL)
+#: Tags in DER (X.690): the version of a certificate, and the shorter form of a time.
+_VERSION, _UTC_TIME = 0xA0, 0x17
 
 
 class Unusable(Exception):
@@ -50,6 +57,44 @@ def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSL
     except (OSError, ValueError) as error:
         raise Unusable("key", f"can't be used: {error}") from None
     return server
+
+
+def expires(cert: str) -> float:
+    """Return when the first certificate of a file expires, in seconds since 1970; infinity if that can't be read.
+
+    Python's ssl tells the dates of a peer's certificate only.
+
+    :raises Unusable: the file can't be read.
+    """
+    try:
+        pem = _PEM.search(read_regular(cert, _MOST, follow=True))
+    except (OSError, ValueError) as error:
+        raise Unusable("cert", f"can't be read: {getattr(error, 'strerror', None) or error}: {cert}") from None
+    try:
+        # RFC 5280, section 4.1: the signed part has, behind its version, number, algorithm, issuer and validity.
+        der = binascii.a2b_base64(pem[1]) if pem else b""
+        _, certificate = next(_elements(der))
+        _, signed = next(_elements(certificate))
+        fields = [content for tag, content in _elements(signed) if tag != _VERSION]
+        _begin, (tag, end) = _elements(fields[3])
+        form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
+        return datetime.strptime(end.decode("ascii"), form).replace(tzinfo=UTC).timestamp()
+    except (IndexError, StopIteration, ValueError):
+        return math.inf
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the tag and the content of each element."""
+    at = 0
+    while at < len(der):
+        tag, length = der[at], der[at + 1]
+        at += 2
+        if length > 0x7F:
+            size = length & 0x7F
+            length = int.from_bytes(der[at : at + size])
+            at += size
+        yield tag, der[at : at + length]
+        at += length
 
 
 def _is_certificate(path: str) -> bool:

@@ -132,6 +132,15 @@ class Metrics:
             "esl_apps_webhook_set_aside", "Notifications given up after three days", ["webhook"], registry=registry
         )
         self.breakers = Gauge("esl_apps_breakers_tripped", "Tripped breakers known to this node", registry=registry)
+        self.reload_refused = Gauge(
+            "esl_apps_config_reload_refused", "Whether the last reload was refused", registry=registry
+        )
+        self.certificate_expires = Gauge(
+            "esl_apps_certificate_expires_seconds",
+            "Time until the certificate that a port uses expires",
+            ["listen"],
+            registry=registry,
+        )
         ProcessCollector(registry=registry)
         registry.register(_Health())
         self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)

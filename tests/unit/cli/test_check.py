@@ -19,6 +19,7 @@ from esl_apps.cli import browser_profiles, check
 from esl_apps.esl.switch import Switch
 from esl_apps.prompts import PROMPTS
 from tests.support import ROOT, TLS
+from tests.support.certificates import expiring
 from tests.support.node import RedisServer
 from tests.support.peer import FakeSwitch, api_response, rejection
 from tests.support.ports import free_port
@@ -545,6 +546,23 @@ def test_check_ports_by_tls_and_address(run: Run, good: Settings) -> None:
     assert "admin.listen: 127.0.0.1:8000: plain HTTP, on this machine only" in lines(ran, "ok")
     assert f"integrators[1].listen: [::]:8301: TLS with {certificate}" in lines(ran, "ok")
     assert [line.partition(": ")[0] for line in lines(ran, "WARN")] == ["integrators[0].listen"]
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "end"),
+    [
+        (15, "ok", ""),
+        (13, "WARN", ", which expires in 13 days; renew it"),
+        (-1, "WARN", ", which has expired; renew it"),
+    ],
+)
+def test_check_warns_of_a_certificate_that_expires(
+    run: Run, good: Settings, tmp_path: Path, days: float, level: str, end: str
+) -> None:
+    cert = expiring(tmp_path, days)
+    good["integrators"][0]["tls"] = {"cert": cert, "key": f"{TLS}/one.key"}
+    (line,) = [line for line in lines(run("check", "-c", good.written()), level) if "integrators[0].listen" in line]
+    assert line.startswith(f"integrators[0].listen: 127.0.0.1:8300: TLS with {cert}{end}")
 
 
 # Entrances -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.http.ports import Ports
 from tests.support import TLS
+from tests.support.certificates import expiring
 from tests.support.http_services import ADMIN_TOKEN, TOKEN, FakeOutgoing, FakeServices
 from tests.support.ports import free_port
 
@@ -193,6 +194,35 @@ def test_reload_that_fails_unexpectedly_changes_nothing(opened: Opened, caplog: 
     assert opened.node.services.policy.config is before
     assert ("config_reload_refused", "it could not be applied") in events(caplog)
     assert status(opened.admin, "/healthz") == 200
+
+
+def test_reload_that_is_refused_shows_until_the_next(opened: Opened) -> None:
+    registry = opened.node.services.metrics.registry
+    shown = []
+    for changes in ({"more": "colour: red"}, {"more": "node: {name: other}"}, {}):
+        opened.write(**changes)
+        opened.reload()
+        shown.append(registry.get_sample_value("esl_apps_config_reload_refused"))
+    assert shown == [1, 1, 0]
+
+
+def test_reload_of_a_renewed_certificate_shows_its_end(tmp_path: Path) -> None:
+    cert = expiring(tmp_path, 5)
+    made = Opened(tmp_path, api_more=f", tls: {{cert: {cert}, key: {TLS / 'one.key'}}}")
+
+    def days_left(port: int) -> float | None:
+        name, labels = "esl_apps_certificate_expires_seconds", {"listen": f"127.0.0.1:{port}"}
+        seconds = made.node.services.metrics.registry.get_sample_value(name, labels)
+        return None if seconds is None else seconds / 86400
+
+    made.ports.open()
+    assert days_left(made.api) == pytest.approx(5, abs=0.1)
+    assert days_left(made.admin) is None
+    expiring(tmp_path, 90)
+    assert days_left(made.api) == pytest.approx(5, abs=0.1)
+    made.reload()
+    assert days_left(made.api) == pytest.approx(90, abs=0.1)
+    made.ports.shut_down()
 
 
 def test_shut_down_stops_the_node_once_and_closes_its_ports(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import math
 import ssl
+from pathlib import Path
 
 import pytest
 
 from esl_apps.net import tls
 from esl_apps.net.tls import Unusable, context
 from tests.support import TLS
+from tests.support.certificates import certificate
 
 CERT, KEY, OTHER_KEY, LOCKED = (str(TLS / name) for name in ("one.pem", "one.key", "two.key", "locked.key"))
 
@@ -55,6 +59,35 @@ def test_tls_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(tls, "read_regular", closed)
     assert fault(CERT, KEY) == ("cert", "can't be read: Permission denied")
+
+
+@pytest.mark.parametrize("form", ["CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"])
+@pytest.mark.parametrize(
+    ("end", "seconds"),
+    [(b"\x18\x0f20261201000000Z", 1796083200.0), (b"\x17\x0d261201000000Z", 1796083200.0)],
+)
+def test_tls_certificate_expires_at_the_end_of_its_validity(
+    tmp_path: Path, form: str, end: bytes, seconds: float
+) -> None:
+    file = Path(certificate(tmp_path, end, form))
+    assert tls.expires(str(file)) == seconds
+    chain = file.read_text() + Path(CERT).read_text()
+    file.write_text(chain)
+    assert tls.expires(str(file)) == seconds
+
+
+@pytest.mark.parametrize("text", [b"", b"no certificate", b"\x30\x82"])
+def test_tls_certificate_whose_end_cannot_be_read_has_none(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_bytes(b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(text) + b"-----END CERTIFICATE-----\n")
+    assert tls.expires(str(file)) == math.inf
+    file.write_bytes(text)
+    assert tls.expires(str(file)) == math.inf
+
+
+def test_tls_certificate_that_is_gone_is_unusable() -> None:
+    with pytest.raises(Unusable, match=r"can't be read: No such file or directory: /nowhere/cert\.pem"):
+        tls.expires("/nowhere/cert.pem")
 
 
 def test_tls_key_that_vanishes_meanwhile_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:

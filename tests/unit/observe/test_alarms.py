@@ -49,6 +49,7 @@ ESL, REDIS = "esl_apps_esl_round_trip_seconds_bucket", "esl_apps_redis_round_tri
 REQUESTS = "esl_apps_http_request_seconds_count"
 MOS = "esl_apps_leg_mos"
 WEBHOOK = {"webhook": "crm"}
+REFUSED, CERTIFICATE = "esl_apps_config_reload_refused", "esl_apps_certificate_expires_seconds"
 POSTED = 'method="POST", route="/click2dial/calls"'
 
 CASES = [
@@ -136,6 +137,17 @@ CASES = [
     Case("WorkerDown", {'esl_apps_worker_up{worker="2"}': "1x20 0x20"}, {"worker": "2"}),
     # While it is gone it shows nothing.
     Case("WorkerRestarted", {'esl_apps_worker_restarts_total{worker="2"}': "0x20 _x5 1x20"}, {"worker": "2"}),
+    Case("ReloadRefused", {f'{REFUSED}{{worker="{number}"}}': "0x20 1x20" for number in (1, 2)}),
+    # Renewed in one worker only.
+    Case(
+        "CertificateExpires",
+        {
+            f'{CERTIFICATE}{{listen="0.0.0.0:8300", worker="1"}}': "1209600-15x80",
+            f'{CERTIFICATE}{{listen="0.0.0.0:8300", worker="2"}}': "7776000-15x80",
+        },
+        {"listen": "0.0.0.0:8300"},
+        "13d 23h 50m 0s",
+    ),
     Case("FolderHangs", {'esl_apps_folder_hung_threads{folder="recordings"}': "0x20 1x20"}, {"folder": "recordings"}),
     # Its series begins with its first failure.
     Case("TaskFailed", {'esl_apps_background_failures_total{task="adoption"}': "_x30 1x11"}, {"task": "adoption"}),
@@ -174,6 +186,9 @@ HEALTHY = {
     'esl_apps_worker_up{worker="1"}': "1x100",
     'esl_apps_worker_restarts_total{worker="1"}': "3x100",
     'esl_apps_folder_hung_threads{folder="recordings"}': "0x100",
+    # Refused, and mended at once.
+    REFUSED: "0x20 1 0x79",
+    f'{CERTIFICATE}{{listen="0.0.0.0:8300"}}': "1296000-15x100",
     # A failure of yesterday.
     'esl_apps_background_failures_total{task="adoption"}': "1x100",
     "esl_apps_log_lines_dropped_total": "5x100",
