@@ -52,13 +52,17 @@ class Frequency:
     against ``per_day`` then. None: every call does."""
 
 
+#: Reasons why a call isn't scheduled.
+PENDING, LATE = "pending", "late"
+
+
 @dataclass(frozen=True, slots=True)
 class Scheduled:
     """Whether a call was scheduled; also as a bool."""
 
     refused: str | None = None
     """Why not: ``pending`` (the number has one), ``cool_down``, ``per_day``, ``too_many`` (its owner has as many as it
-    may); None if it was."""
+    may), ``late`` (the request was given up meanwhile); None if it was."""
 
     def __bool__(self) -> bool:
         return self.refused is None

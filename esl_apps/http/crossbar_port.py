@@ -73,7 +73,8 @@ def _write(req: falcon.Request, error: Problem) -> tuple[int, Any]:
     status = 400 if error.status == 422 else error.status
     data: dict[str, dict[str, dict[str, str]]] = {}
     for fault in error.errors:
-        data.setdefault(fault["field"] or "request", {})[fault["code"]] = {"message": fault["message"]}
+        more = {name: value for name, value in fault.items() if name not in ("field", "code")}
+        data.setdefault(fault["field"] or "request", {})[fault["code"]] = more
     return status, {
         "data": data,
         "error": str(status),

@@ -10,13 +10,13 @@ import falcon
 import msgspec
 
 from esl_apps.apps.click2dial import limit_fault
-from esl_apps.core.actions import Undone
+from esl_apps.core.actions import UNKNOWN, Undone
 from esl_apps.core.faults import Refused
 from esl_apps.core.limits import BREAKER, Refusal
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.schemas import Errors
 from esl_apps.node.live import Crowded, Full
-from esl_apps.node.outgoing import Spent
+from esl_apps.node.outgoing import Spent, Unsure
 from esl_apps.node.presence import AgentUnavailable
 
 
@@ -68,6 +68,11 @@ def _spent(error: Spent) -> Problem:
     return problem(status, fault.code, fault.message, fault.field, headers=_SPENT)
 
 
+def _unsure(error: Unsure) -> Problem:
+    fault = {"field": "", "code": UNKNOWN, "message": str(error), "call_ref": error.call_ref}
+    return Problem(503, [fault], _COMES_BACK)
+
+
 def _agent_unavailable(error: AgentUnavailable) -> Problem:
     fault = {"field": "agent", "code": "agent_unavailable", "message": str(error), "reason": error.reason}
     return Problem(409, [fault])
@@ -86,6 +91,7 @@ ANSWERS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     Crowded: _crowded,
     StoreUnavailable: _unavailable,
     Spent: _spent,
+    Unsure: _unsure,
     AgentUnavailable: _agent_unavailable,
     Undone: _undone,
 }

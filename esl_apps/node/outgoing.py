@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import gevent
 
@@ -19,14 +20,21 @@ from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.order import IntegratorRules, Order
+from esl_apps.core.timed_call import LATE, PENDING, Scheduled
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import Begin, Crowded, Full
 from esl_apps.node.services import Services
+from esl_apps.process import background
+from esl_apps.store.errors import NoAnswer, Unsent
 
 log = logging.getLogger(__name__)
 
+#: Seconds for which Redis is asked to keep a call that waits, and between two tries.
+_ASKED, _AGAIN = 5.0, 0.25
+#: Seconds by which Redis's clock may differ from what is known of it here.
+_APART = 1.0
 #: Other nodes that an answered leg is offered to: each name makes the originate longer.
 _NEXT = 2
 
@@ -37,6 +45,14 @@ class Spent(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+
+
+class Unsure(Exception):
+    """Redis doesn't say whether it keeps a call that waits: it may be dialled."""
+
+    def __init__(self, call_ref: str) -> None:
+        super().__init__("redis: no answer; the call is dropped once Redis answers, unless it is due before")
+        self.call_ref = call_ref
 
 
 def targets(services: Services, path: str) -> str:
@@ -114,7 +130,7 @@ class Outgoing:
     def autodial(self, account: Account, order: AutodialOrder) -> Attempt:
         """Ring A after the order's delay, and return at once. The attempt of a call that waits isn't live.
 
-        :raises Full, Spent, StoreUnavailable: nothing is dialled.
+        :raises Full, Spent, StoreUnavailable: nothing is dialled. :raises Unsure: it may be.
         """
         services = self._services
         switch = self._switch()
@@ -133,19 +149,50 @@ class Outgoing:
     def _put_off(self, call: AutodialCall) -> None:
         """Leave a call to the node that finds it due: in Redis it takes up no slot, and outlives this process.
 
-        :raises Crowded: the account has as many waiting as it may.
+        :raises Crowded: the account has as many waiting as it may. :raises Unsure, StoreUnavailable: as ``autodial``.
         """
-        account, now = call.account.id, self._services.membership.redis_clock.now()
-        scheduled = self._services.timed_calls[autodial.REF].schedule(
-            call.attempt.call_ref,
-            autodial.kept(call),
-            now + call.order.delay,
-            now=now,
-            owner=account,
-            most=self._services.policy.max_waiting_of(account),
-        )
+        ref, account, clock = call.attempt.call_ref, call.account.id, self._services.membership.redis_clock
+        asked = clock.now()
+        due_at = asked + call.order.delay
+        # After it is due it may be over, and must not be scheduled again.
+        until = min(due_at, asked + _ASKED)
+        given_up = max(until, asked + _APART)
+
+        def schedule() -> Scheduled:
+            return self._services.timed_calls[autodial.REF].schedule(
+                ref,
+                autodial.kept(call),
+                due_at,
+                now=asked,
+                owner=account,
+                most=self._services.policy.max_waiting_of(account),
+                until=given_up,
+            )
+
+        try:
+            scheduled = schedule()
+        except Unsent:
+            raise
+        except NoAnswer:
+            # Redis may have run it, or may do so later.
+            if not _asked_again(schedule, lambda: clock.now() < until):
+                background.once("autodial_dropping", self._drop, ref, account, given_up, call_ref=ref)
+                raise Unsure(ref) from None
+            return
+        if scheduled.refused == LATE:
+            raise NoAnswer("redis: no answer in time")
         if not scheduled:
             raise Crowded("as many calls of this account wait as may (max_waiting)")
+
+    def _drop(self, ref: str, account: str, until: float) -> None:
+        """Drop a call whose client was told that it may be dialled. ``until``: when it can't be scheduled any more."""
+        clock = self._services.membership.redis_clock
+        while True:
+            asked = clock.now()
+            with suppress(StoreUnavailable):
+                if self._services.timed_calls[autodial.REF].drop(ref, account) is None or asked > until + _APART:
+                    return
+            gevent.sleep(_AGAIN)
 
     def _check_room(self, attempt: Attempt) -> None:
         """:raises Crowded: the payer has as many live calls as it may."""
@@ -191,3 +238,13 @@ class Outgoing:
         attempt.pay(*charges)
         attempt.save()
         return True
+
+
+def _asked_again(schedule: Callable[[], Scheduled], in_time: Callable[[], bool]) -> bool:
+    """Whether a call waits whose first request wasn't answered."""
+    while in_time():
+        with suppress(StoreUnavailable):
+            scheduled = schedule()
+            return bool(scheduled) or scheduled.refused == PENDING
+        gevent.sleep(_AGAIN)
+    return False

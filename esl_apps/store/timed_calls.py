@@ -70,9 +70,11 @@ class TimedCalls:
         frequency: Frequency = _ANY,
         owner: str = "",
         most: int = 0,
+        until: float | None = None,
     ) -> Scheduled:
         """Schedule a call to ``number``, unless it has one already or ``frequency`` refuses it. ``owner``: an account
-        that may have ``most`` calls that wait; ``number`` is a text of its own then."""
+        that may have ``most`` calls that wait; ``number`` is a text of its own then. ``until``: when this has no effect
+        any more, also if Redis gets it only then."""
         document = [new_ref(now), number, *data]
         unused = frequency.unused_per_day
         refused = self._schedule(
@@ -89,6 +91,7 @@ class TimedCalls:
                 UNUSED_PAUSE,
                 owner,
                 most,
+                "" if until is None else until,
             ],
         )
         return Scheduled(None if refused is None else refused.decode())

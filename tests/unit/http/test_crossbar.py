@@ -16,7 +16,7 @@ from esl_apps.core.timed_call import Waiting
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.autodial import read_order
 from esl_apps.node.live import Crowded, Full
-from esl_apps.node.outgoing import Spent
+from esl_apps.node.outgoing import Spent, Unsure
 from tests.support.http_services import ACCOUNT_TOKEN, ADMIN_TOKEN, World, kazoo_errors
 
 CARDS = "/v2/accounts/acme/cccps"
@@ -302,6 +302,7 @@ def test_autodial_places_a_call(world: World) -> None:
         (StoreUnavailable("x"), 503, {"request": ["unavailable"]}),
         (Spent(Refusal("calls_per_hour", "account:acme")), 429, {"limits": ["limit_reached"]}),
         (Spent(Refusal(BREAKER, "system")), 503, {"limits": ["breaker"]}),
+        (Unsure("01a2"), 503, {"request": ["unknown"]}),
     ],
 )
 def test_autodial_that_cannot_be_placed_has_retry_after(
@@ -311,6 +312,12 @@ def test_autodial_that_cannot_be_placed_has_retry_after(
     result = world.admin.simulate_put(f"{CARDS}/autodial", json={"data": {"a_leg_number": A, "b_leg_number": B}})
     assert kazoo_errors(result, status) == fault
     assert int(result.headers["retry-after"]) > 0
+
+
+def test_autodial_that_may_be_placed_says_its_reference(world: World) -> None:
+    world.outgoing.fails = Unsure("01a2")
+    result = world.admin.simulate_put(f"{CARDS}/autodial", json={"data": {"a_leg_number": A, "b_leg_number": B}})
+    assert result.json["data"]["request"]["unknown"]["call_ref"] == "01a2"
 
 
 def test_autodials_that_wait_are_listed_and_dropped(world: World) -> None:

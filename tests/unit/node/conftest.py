@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from esl_apps.esl import switch, switch_cdr
-from esl_apps.node import acting, calls, following, incoming, records, timed_calls, visit
+from esl_apps.node import acting, calls, following, incoming, outgoing, records, timed_calls, visit
 from esl_apps.store import documents, redis_client
 from tests.support.bench import Bench, Breakable, Build
 from tests.support.node import RedisServer
@@ -47,6 +47,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_APART", 0.01)
     monkeypatch.setattr(incoming, "_AGAIN", 0.002)
     monkeypatch.setattr(timed_calls, "_AGAIN", 0.002)
+    monkeypatch.setattr(outgoing, "_AGAIN", 0.002)
+    monkeypatch.setattr(outgoing, "_ASKED", 0.05)
+    monkeypatch.setattr(outgoing, "_APART", 0.05)
     monkeypatch.setattr(timed_calls, "POLL", 0.002)
 
 

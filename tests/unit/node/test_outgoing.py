@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,11 @@ from esl_apps.core.order import Order
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.live import Crowded, Full
-from esl_apps.node.outgoing import Spent
+from esl_apps.node.outgoing import Spent, Unsure
 from esl_apps.node.timed_calls import CROWDED, LEASE
+from esl_apps.process import background
 from esl_apps.store import keys
+from esl_apps.store.errors import NoAnswer, NotReady, Unsent
 from esl_apps.store.membership import Membership
 from tests.support.bench import CALLEE, DID, Bench, Build, placed
 from tests.support.peer import UUID, eventually
@@ -340,8 +343,78 @@ def test_outgoing_autodials_that_wait_are_bounded(build: Build) -> None:
     assert not autodial(bench).ended
 
 
-def test_outgoing_delayed_call_without_redis_is_refused(bench: Bench) -> None:
-    bench.redis.break_after(0)
+class LateAnswers:
+    """A script that Redis runs, but whose first ``lost`` answers don't come. Then it isn't reached ``away`` times."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, lost: int, away: int = 0) -> None:
+        self._store = bench.services.timed_calls["autodial"]
+        self._run = self._store._schedule
+        self._lost, self._away = lost, away
+        monkeypatch.setattr(self._store, "_schedule", self)
+        self._once = background.once
+        self._dropping: list[gevent.Greenlet[..., Any]] = []
+        monkeypatch.setattr(background, "once", self._begin)
+
+    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        if not self._lost and self._away:
+            self._away -= 1
+            raise Unsent("redis: away")
+        answer = self._run(keys, args)
+        if self._lost:
+            self._lost -= 1
+            raise NoAnswer("redis: no answer in time")
+        return answer
+
+    def _begin(self, *args: Any, **details: Any) -> gevent.Greenlet[..., Any]:
+        begun = self._once(*args, **details)
+        self._dropping.append(begun)
+        return begun
+
+    def is_dropped(self) -> bool:
+        gevent.joinall(self._dropping, 5, raise_error=True)
+        return bool(self._dropping) and self._store.waiting() == []
+
+
+@pytest.mark.parametrize("away", [0, 2])
+def test_outgoing_autodial_whose_answer_is_lost_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch, away: int) -> None:
+    LateAnswers(bench, monkeypatch, 1, away)
+    attempt = autodial(bench, delay=600)
+    assert [call.number for call in bench.services.timed_calls["autodial"].waiting_of("acme")] == [attempt.call_ref]
+
+
+def test_outgoing_autodial_that_redis_may_have_is_dropped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client doesn't know that it waits, and would ask for another one."""
+    answers = LateAnswers(bench, monkeypatch, 1000)
+    with pytest.raises(Unsure) as caught:
+        autodial(bench, delay=600)
+    assert answers.is_dropped()
+    due_now(bench)
+    assert bench.originates() == []
+    record = bench.record()
+    assert (record["call_ref"], record["end_reason"]) == (caught.value.call_ref, "cancelled")
+
+
+def test_outgoing_autodial_that_redis_gets_late_waits_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command was on its way while the network was down."""
+    store = bench.services.timed_calls["autodial"]
+    sent: list[Any] = []
+    run = store._schedule
+    monkeypatch.setattr(store, "_schedule", lambda *asked: sent.append(asked))
+    autodial(bench, delay=600)
+    ((names, args),) = sent
+    eventually(lambda: time.time() > args[-1])
+    assert run(names, args) == b"late"
+    assert store.waiting() == []
+
+
+@pytest.mark.parametrize("error", [Unsent("redis: away"), NotReady("LOADING", "LOADING")])
+def test_outgoing_delayed_call_without_redis_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: StoreUnavailable
+) -> None:
+    def fail(*_asked: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(bench.services.timed_calls["autodial"], "_schedule", fail)
     with pytest.raises(StoreUnavailable):
         autodial(bench, delay=600)
     assert (bench.live, bench.originates()) == ({}, [])

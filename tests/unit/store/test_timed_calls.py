@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -69,6 +70,18 @@ def test_each_call_is_taken_by_one_node(connect: Callable[[], Any], callbacks: T
     results: list[Any] = at_once([partial(poll, node) for node in nodes])
     taken = [number for result in results for number in result]
     assert sorted(taken) == [str(27820000000 + i) for i in range(100)]
+
+
+def test_schedule_that_comes_late_has_no_effect(callbacks: TimedCalls) -> None:
+    """``until`` is by Redis's own clock: the node doesn't wait for the command any more."""
+
+    def ask(until: float) -> str | None:
+        return callbacks.schedule("ref", [CARD], NOON, now=EVENING, owner="acme", most=9, until=until).refused
+
+    assert ask(time.time() - 1) == "late"
+    assert callbacks.waiting() == []
+    assert ask(time.time() + 60) is None
+    assert ask(time.time() - 1) == "pending"
 
 
 def test_call_is_taken_when_due_and_not_before(callbacks: TimedCalls) -> None:
