@@ -60,10 +60,10 @@ class Interface(SphinxDirective):
         lines: list[str] = []
         for name in interface.__all__:
             value: Any = getattr(interface, name)
-            if inspect.ismodule(value) or not (inspect.isclass(value) or inspect.isfunction(value)):
+            if not (inspect.isclass(value) or inspect.isroutine(value)):
                 lines += [f"``{name}``", *(f"   {line}" for line in paragraphs(_short(name, value))), ""]
                 continue
-            signature = str(inspect.signature(value)).replace("'", "") if inspect.isfunction(value) else ""
+            signature = str(inspect.signature(value)).replace("'", "") if inspect.isroutine(value) else ""
             lines += [f"``{name}{signature}``"]
             own_docstring = value.__doc__ if not str(value.__doc__).startswith(f"{name}(") else ""
             lines += [f"   {line}" for line in paragraphs(own_docstring)]

@@ -55,8 +55,8 @@ class Host(Struct, frozen=True):
     announce: Callable[[Attempt, str, int], None]
     """Push the notification of an answered inbound call: the attempt, the agent, the seconds waited."""
     schedule: Callable[[str, Sequence[str], float, Frequency], Scheduled]
-    """Have a node call a number later: the number, the application's data, when (Unix seconds), how often it may be
-    called. :raises StoreUnavailable: Redis is down."""
+    """Have a node call a number later: the number, the application's data, when (by the node's clock, ``now``), how
+    often it may be called. :raises StoreUnavailable: Redis is down."""
     room: Callable[[Attempt], bool] = lambda _attempt: True
     """Return whether the payer of an attempt that was begun may have it among its live calls on this node: ask as soon
     as its account or integrator is known."""

@@ -31,6 +31,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import API_VERSION, Bridged, Call, CallEnded, Ended, Leg
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
+from esl_apps.core.node_clock import now
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.restrictions import denied
@@ -76,6 +77,7 @@ __all__ = [
     "conclude",
     "denied",
     "join",
+    "now",
     "shown",
     "shown_number",
     "terms",

@@ -16,8 +16,8 @@ Rules for all of it:
   string. Whatever a flow waits for, it raises :class:`CallEnded` when the caller hangs up or the switch stops
   answering. Catch it in one place, around the whole flow; then :meth:`Call.ended` says how the call ended.
 - **Every wait has an end.** Durations are seconds, as floats; a ``timeout`` or ``longest`` of 0 doesn't wait.
-- **Points in time are Unix seconds** with fractions, by the node's clock (``core.node_clock``). What the switch reports
-  is converted, so that any two times may be subtracted.
+- **Points in time are Unix seconds** with fractions, by the node's clock (``now`` of ``apps.interface``), not by
+  ``time.time``. What the switch reports is converted, so that any two times may be subtracted.
 - **Numbers in dial strings, texts in variables.** Input from a caller or a client goes through ``core.numbers`` and
   ``core.dialstring`` before it becomes an endpoint. A variable's value may be any text: it is encoded.
 - **One greenlet per call.** Only the flow that was given a call may use it.
@@ -41,7 +41,7 @@ from esl_apps.core.quality import LegQuality
 
 __all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "Leg", "Progress"]
 
-API_VERSION = (1, 4)
+API_VERSION = (1, 5)
 
 
 class CallEnded(Exception):

@@ -22,6 +22,8 @@ class NodeClock:
         """Seconds by which the system's clock has been set since."""
 
     def now(self) -> float:
+        """Return the time by the node's clock, in Unix seconds: all points in time of a call are of this clock, and it
+        doesn't step if the system's is set."""
         return self.monotonic() + self.origin
 
     def shown(self, at: float) -> float:

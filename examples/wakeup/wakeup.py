@@ -6,7 +6,6 @@ country that the account may dial, and each of them only so often.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +54,8 @@ class WakeupCall:
         return esl.Aleg(variables, policy.settings.endpoints.of(self.number, as_asked=False), application)
 
     def answered(self, call: esl.Call, policy: esl.AppPolicy, host: esl.Host) -> None:
-        self.attempt.enter(esl.terms.AGENT_ANSWERED, call.answered_at or time.time())
-        self.attempt.enter(esl.terms.BRIDGED, time.time())
+        self.attempt.enter(esl.terms.AGENT_ANSWERED, call.answered_at or esl.now())
+        self.attempt.enter(esl.terms.BRIDGED, esl.now())
         try:
             call.play(policy.own(REF).prompt)
             call.hangup("NORMAL_CLEARING")
@@ -75,7 +74,7 @@ def arrive(call: esl.Call, arrival: esl.Arrival, policy: esl.AppPolicy, host: es
         if isinstance(target, str):
             raise esl.SessionRefused("unauthorized_call", note=target)
         number, _account = target
-        due_at = time.time() + 60 * ask(session, own.longest)
+        due_at = esl.now() + 60 * ask(session, own.longest)
         frequency = esl.Frequency(own.cool_down, own.per_day)
         scheduled = host.schedule(number.e164, [number.dialled], due_at, frequency)
         session.attempt.note("wakeup", scheduled.refused or "scheduled")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import wakeup
 
-from esl_apps.apps.interface import Account, Arrival, Attempt, Frequency, Scheduled, TimedCall
+from esl_apps.apps.interface import Account, Arrival, Attempt, Frequency, Scheduled, TimedCall, now
 from esl_apps.testing import PLAN, ScriptedCall, ScriptedPolicy, host
 
 OWN = wakeup.Settings(number="0115553000", account="acme", longest=90)
@@ -41,11 +40,18 @@ def test_minutes_keyed_schedule_a_call() -> None:
     caller = Caller(["30"], policy())
     ((number, data, due_at),) = caller.scheduled
     assert (number, data) == ("27825556666", ["0825556666"])
-    assert due_at == pytest.approx(time.time() + 1800, abs=5)
+    assert due_at == pytest.approx(now() + 1800, abs=5)
     assert caller.call.did("play") == [("goodbye",)]
     assert len(caller.attempts) == 1
     assert caller.attempts[0].record is not None
     assert caller.attempts[0].record.answered_at == caller.call.answered_at
+
+
+def test_minutes_go_by_the_nodes_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's may be set at any time."""
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    ((_number, _data, due_at),) = Caller(["30"], policy()).scheduled
+    assert due_at == pytest.approx(now() + 1800, abs=5)
 
 
 @pytest.mark.parametrize("keyed", ["", "0", "91", "*0", "1#"])
