@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from esl_apps.sandbox.commands.registry import NO_CHANNEL, channel_of, command, words_of
+from esl_apps.sandbox.commands.registry import NO_CHANNEL, channel_of, command, leg_command, words_of
+from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.state import State
 from esl_apps.sandbox.run.originate import Attempt
 from esl_apps.sandbox.switch import Switch
@@ -79,36 +80,23 @@ def uuid_exists(switch: Switch, argument: str) -> str:
     return "true" if channel_of(switch, argument) else "false"
 
 
-@command("uuid_answer")
-def uuid_answer(switch: Switch, argument: str) -> str:
+@leg_command("uuid_answer", missing="-ERROR\n")
+def uuid_answer(channel: Channel, _words: list[str]) -> str:
     """Answer a caller."""
-    channel = channel_of(switch, argument)
-    if channel is None:
-        return "-ERROR\n"
     channel.answer()
     return "+OK\n"
 
 
-@command("uuid_pre_answer")
-def uuid_pre_answer(switch: Switch, argument: str) -> str:
+@leg_command("uuid_pre_answer", missing="-ERROR\n")
+def uuid_pre_answer(channel: Channel, _words: list[str]) -> str:
     """Give a caller early media."""
-    channel = channel_of(switch, argument)
-    if channel is None:
-        return "-ERROR\n"
     channel.pre_answer()
     return "+OK\n"
 
 
-@command("uuid_transfer")
-def uuid_transfer(switch: Switch, argument: str) -> str:
+@leg_command("uuid_transfer", least=2, usage="<uuid> [-bleg|-both] <dest-exten> [<dialplan>] [<context>]")
+def uuid_transfer(channel: Channel, words: list[str]) -> str:
     """``UUID [-bleg|-both] EXTENSION [DIALPLAN [CONTEXT]]``."""
-    words = words_of(argument)
-    if len(words) < 2:
-        return "-USAGE: <uuid> [-bleg|-both] <dest-exten> [<dialplan>] [<context>]\n"
-    channel = channel_of(switch, words[0])
-    if channel is None:
-        return NO_CHANNEL
-    words = words[1:]
     targets = [channel]
     if words[0] in ("-bleg", "-both"):
         partner = channel.bonded()
@@ -145,12 +133,9 @@ def uuid_dual_transfer(switch: Switch, argument: str) -> str:
     return "+OK\n"
 
 
-@command("uuid_park")
-def uuid_park(switch: Switch, argument: str) -> str:
+@leg_command("uuid_park")
+def uuid_park(channel: Channel, _words: list[str]) -> str:
     """Park a leg."""
-    channel = channel_of(switch, argument)
-    if channel is None:
-        return NO_CHANNEL
     channel.move(State.PARK)
     return "+OK\n"
 

@@ -9,6 +9,7 @@ from esl_apps.sandbox.switch import Command, Switch
 from esl_apps.sandbox.wire import strings
 
 NO_CHANNEL = "-ERR No such channel!\n"
+LegCommand = Callable[[Channel, list[str]], str]
 _TABLE: dict[str, Command] = {}
 
 
@@ -18,6 +19,26 @@ def command(*names: str) -> Callable[[Command], Command]:
     def enter(function: Command) -> Command:
         for name in names:
             _TABLE[name] = function
+        return function
+
+    return enter
+
+
+def leg_command(
+    name: str, *, least: int = 1, usage: str = "", missing: str = NO_CHANNEL
+) -> Callable[[LegCommand], LegCommand]:
+    """Register a function of a leg and the words after its UUID. ``usage``: the answer to fewer words than ``least``,
+    the UUID included. ``missing``: the answer if the leg isn't up."""
+
+    def enter(function: LegCommand) -> LegCommand:
+        def run(switch: Switch, argument: str) -> str:
+            words = words_of(argument)
+            if usage and len(words) < least:
+                return f"-USAGE: {usage}\n"
+            channel = channel_of(switch, argument)
+            return missing if channel is None else function(channel, words[1:])
+
+        _TABLE[name] = run
         return function
 
     return enter

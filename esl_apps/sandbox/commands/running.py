@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from esl_apps.sandbox.commands.registry import NO_CHANNEL, channel_of, command, words_of
+from esl_apps.sandbox.commands.registry import channel_of, command, leg_command, words_of
+from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.leg.media import Recording
 from esl_apps.sandbox.switch import Switch
 from esl_apps.sandbox.wire import strings
 from esl_apps.sandbox.wire.wire import execute_command
 
+_NO_SESSION = "-ERR Cannot locate session!\n"
+_DIGITS = "<uuid> <dtmf digits>[@<tone_duration>]"
+_AUDIO = "<uuid> [start [read|write] [mute|level <level>]|stop]"
 
-@command("uuid_broadcast")
-def uuid_broadcast(switch: Switch, argument: str) -> str:
+
+@leg_command("uuid_broadcast", least=2, usage="<uuid> <path> [aleg|bleg|holdb|both]", missing="-ERR invalid uuid\n")
+def uuid_broadcast(channel: Channel, words: list[str]) -> str:
     """``UUID PATH|app::data [aleg|bleg|both]``."""
-    words = words_of(argument)
-    if len(words) < 2:
-        return "-USAGE: <uuid> <path> [aleg|bleg|holdb|both]\n"
-    channel = channel_of(switch, words[0])
-    if channel is None:
-        return "-ERR invalid uuid\n"
-    which = words[2] if len(words) > 2 else "aleg"
+    which = words[1] if len(words) > 1 else "aleg"
     targets = [channel] if which in ("aleg", "both", "holdb") else []
     partner = channel.bonded()
     if which in ("bleg", "both") and partner is not None:
         targets.append(partner)
     for target in targets:
-        path = words[1]
+        path = words[0]
         app, marks, data = path.partition("::")
         if not marks:
             app, data = "playback", path
@@ -32,29 +31,24 @@ def uuid_broadcast(switch: Switch, argument: str) -> str:
     return "+OK Message sent\n"
 
 
-@command("uuid_break")
-def uuid_break(switch: Switch, argument: str) -> str:
+@leg_command("uuid_break")
+def uuid_break(channel: Channel, words: list[str]) -> str:
     """Stop what plays: ``UUID [all]``."""
-    words = words_of(argument)
-    channel = channel_of(switch, argument)
-    if channel is None:
-        return NO_CHANNEL
-    channel.stop_playing(flush=len(words) > 1 and words[1].lower() == "all")
+    channel.stop_playing(flush=bool(words) and words[0].lower() == "all")
     return "+OK\n"
 
 
-@command("uuid_record")
-def uuid_record(switch: Switch, argument: str) -> str:
+@leg_command(
+    "uuid_record",
+    least=3,
+    usage="<uuid> [start|stop|mask|unmask|pause|resume] <path> [<limit>] [<recording_vars>]",
+    missing=_NO_SESSION,
+)
+def uuid_record(channel: Channel, words: list[str]) -> str:
     """``UUID start|stop|mask|unmask|pause|resume PATH|all [LIMIT]``."""
-    words = words_of(argument)
-    if len(words) < 3:
-        return "-USAGE: <uuid> [start|stop|mask|unmask|pause|resume] <path> [<limit>] [<recording_vars>]\n"
-    channel = channel_of(switch, words[0])
-    if channel is None:
-        return "-ERR Cannot locate session!\n"
-    action, path = words[1].lower(), words[2]
+    action, path = words[0].lower(), words[1]
     if action == "start":
-        limit = float(strings.number(words[3])) if len(words) > 3 else 0.0
+        limit = float(strings.number(words[2])) if len(words) > 2 else 0.0
         if not channel.media_ready or path in channel.recordings:
             return "-ERR Cannot record session!\n"
         channel.recordings[path] = Recording(channel, path, limit or None)
@@ -71,62 +65,41 @@ def uuid_record(switch: Switch, argument: str) -> str:
     return "+OK Success\n"
 
 
-@command("uuid_send_dtmf")
-def uuid_send_dtmf(switch: Switch, argument: str) -> str:
+@leg_command("uuid_send_dtmf", least=2, usage=_DIGITS, missing=_NO_SESSION)
+def uuid_send_dtmf(channel: Channel, words: list[str]) -> str:
     """Send digits to the far end."""
-    words = words_of(argument)
-    if len(words) < 2:
-        return "-USAGE: <uuid> <dtmf digits>[@<tone_duration>]\n"
-    channel = channel_of(switch, words[0])
-    if channel is None:
-        return "-ERR Cannot locate session!\n"
-    for digit in words[1].split("@")[0]:
+    for digit in words[0].split("@")[0]:
         channel.endpoint.digit(digit)
-    return f"+OK {channel.uuid} sent DTMF {words[1]}.\n"
+    return f"+OK {channel.uuid} sent DTMF {words[0]}.\n"
 
 
-@command("uuid_recv_dtmf")
-def uuid_recv_dtmf(switch: Switch, argument: str) -> str:
+@leg_command("uuid_recv_dtmf", least=2, usage=_DIGITS, missing=_NO_SESSION)
+def uuid_recv_dtmf(channel: Channel, words: list[str]) -> str:
     """Queue digits as if the far end had sent them, past its bindings unless they begin with ``~``."""
-    words = words_of(argument)
-    if len(words) < 2:
-        return "-USAGE: <uuid> <dtmf digits>[@<tone_duration>]\n"
-    channel = channel_of(switch, words[0])
-    if channel is None:
-        return "-ERR Cannot locate session!\n"
-    digits = words[1].split("@")[0]
+    digits = words[0].split("@")[0]
     queue = channel.queue_digit if digits.startswith("~") else channel.accept_digit
     for digit in digits.lstrip("~"):
         queue(digit, 2000, "APP")
-    return f"+OK {channel.uuid} received DTMF {words[1]}.\n"
+    return f"+OK {channel.uuid} received DTMF {words[0]}.\n"
 
 
-@command("uuid_flush_dtmf")
-def uuid_flush_dtmf(switch: Switch, argument: str) -> str:
+@leg_command("uuid_flush_dtmf", missing="-ERR No such session\n")
+def uuid_flush_dtmf(channel: Channel, _words: list[str]) -> str:
     """Drop digits that have not been read."""
-    channel = channel_of(switch, argument)
-    if channel is None:
-        return "-ERR No such session\n"
     channel.digits.clear()
     return "+OK\n"
 
 
-@command("uuid_audio")
-def uuid_audio(switch: Switch, argument: str) -> str:
+@leg_command("uuid_audio", least=2, usage=_AUDIO)
+def uuid_audio(channel: Channel, words: list[str]) -> str:
     """``UUID start read|write mute|level LEVEL`` or ``UUID stop``. Only muting what a leg says has an effect here."""
-    words = words_of(argument)
-    if len(words) < 2:
-        return "-USAGE: <uuid> [start [read|write] [mute|level <level>]|stop]\n"
-    channel = channel_of(switch, words[0])
-    if channel is None:
-        return NO_CHANNEL
-    if words[1].lower() == "stop":
+    if words[0].lower() == "stop":
         channel.muted = False
-    elif words[1].lower() != "start" or len(words) < 5:
-        return "-USAGE: <uuid> [start [read|write] [mute|level <level>]|stop]\n"
-    elif words[2:4] == ["read", "mute"]:
+    elif words[0].lower() != "start" or len(words) < 4:
+        return f"-USAGE: {_AUDIO}\n"
+    elif words[1:3] == ["read", "mute"]:
         channel.muted = True
-    switch.shape_changed(channel)
+    channel.switch.shape_changed(channel)
     return "+OK\n"
 
 

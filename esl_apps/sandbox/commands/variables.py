@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from esl_apps.sandbox.commands.registry import NO_CHANNEL, channel_of, command, words_of
+from esl_apps.sandbox.commands.registry import NO_CHANNEL, channel_of, command, leg_command, words_of
+from esl_apps.sandbox.leg.channel import Channel
 from esl_apps.sandbox.report.statistics import set_statistics
 from esl_apps.sandbox.switch import Switch
 from esl_apps.sandbox.wire import strings
@@ -54,25 +55,18 @@ def uuid_setvar_multi(switch: Switch, argument: str) -> str:
     return "+OK\n"
 
 
-@command("uuid_dump")
-def uuid_dump(switch: Switch, argument: str) -> str:
+@leg_command("uuid_dump")
+def uuid_dump(channel: Channel, words: list[str]) -> str:
     """Return all headers of a leg."""
-    words = words_of(argument)
-    channel = channel_of(switch, argument)
-    if channel is None:
-        return NO_CHANNEL
-    event = switch.bus.stamp(Event("CHANNEL_DATA", channel))
-    if len(words) > 1 and words[1] == "json":
+    event = channel.switch.bus.stamp(Event("CHANNEL_DATA", channel))
+    if words[:1] == ["json"]:
         return event.json().decode("utf-8", "surrogateescape")
     return event.plain().decode("utf-8", "surrogateescape")
 
 
-@command("uuid_set_media_stats")
-def uuid_set_media_stats(switch: Switch, argument: str) -> str:
+@leg_command("uuid_set_media_stats")
+def uuid_set_media_stats(channel: Channel, _words: list[str]) -> str:
     """Set the statistics of a leg's sound until now as its variables."""
-    channel = channel_of(switch, argument)
-    if channel is None:
-        return NO_CHANNEL
     set_statistics(channel)
     return "+OK Success\n"
 
