@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from tests.support import CAPTURES, DOCUMENTS, ROOT
+from tests.support import DOCUMENTS, ROOT, captures
+from tests.support.captures import recorded
 from tests.support.peer import (
     api_response,
     complete,
@@ -13,16 +14,15 @@ from tests.support.peer import (
     goodbye,
     linger_notice,
     raw_event,
-    recorded,
     rejection,
     reply,
 )
 
 
 def esl() -> list[bytes]:
-    found = [b"".join(recorded(path.name)) for path in sorted(CAPTURES.glob("inbound-*.esl"))]
+    found = [b"".join(recorded(name)) for name in captures.names("inbound-")]
     # An outbound call's events are alike, so prefer the smaller frames.
-    small = {frame[:4096] for path in CAPTURES.glob("outbound-*.esl") for frame in recorded(path.name)}
+    small = {frame[:4096] for name in captures.names("outbound-") for frame in recorded(name)}
     frames = [reply(), reply("-ERR no"), api_response("true"), rejection(), goodbye(), linger_notice()]
     frames += [event("BACKGROUND_JOB", body="+OK 1\n"), raw_event(b"key: x\ndigits: 4\n\n"), b"Content-Length: x\n\n"]
     return [*found, *sorted(small, key=len)[:40], *frames]

@@ -39,6 +39,11 @@ def read(name: str) -> Iterator[Chunk]:
         yield Chunk(float(seconds), direction, data[begin : begin + int(length)])
 
 
+def recorded(name: str) -> list[bytes]:
+    """What the switch wrote in a capture."""
+    return [chunk.data for chunk in read(name) if chunk.direction == "<"]
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame from the switch, taken apart: envelope, and the event's headers if it is one."""

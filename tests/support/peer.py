@@ -16,8 +16,6 @@ from gevent import socket
 from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
-from tests.support import CAPTURES
-
 UUID = "eb43d895-1f07-4a4e-93fc-ba8febf183b8"
 OTHER_UUID = "11111111-2222-4333-8444-555555555555"
 PASSWORD = "secret"
@@ -87,22 +85,6 @@ def goodbye() -> bytes:
 def rejection() -> bytes:
     """Return the frame for an address outside the switch's ACL."""
     return b"Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n"
-
-
-# Captures ---------------------------------------------------------------------------------------------
-
-
-def recorded(name: str, direction: str = "<") -> list[bytes]:
-    """Return the writes of one direction in a capture: ``### SECONDS DIRECTION LENGTH``, the bytes, a newline."""
-    data, found = (CAPTURES / name).read_bytes(), []
-    while data:
-        mark, _, data = data.partition(b"\n")
-        hashes, _seconds, way, length = mark.split()
-        assert hashes == b"###"
-        if way == direction.encode():
-            found.append(data[: int(length)])
-        data = data[int(length) + 1 :].lstrip(b"\n")
-    return found
 
 
 # The peer ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ CONTACT = "sofia/internal/sip:1000@192.0.2.7:5060"
 NOBODY = "error/user_not_registered"
 
 
-class FakeSwitch:
+class AnsweringSwitch:
     """A switch with one phone's registration and some channels; one that is ``gone`` is listed only. ``fails`` is
     raised by every command."""
 

@@ -31,6 +31,7 @@ from tests.support.call_switch import (
     new_call,
     rings,
 )
+from tests.support.captures import recorded
 from tests.support.peer import (
     UUID,
     app_uuid,
@@ -38,7 +39,6 @@ from tests.support.peer import (
     event,
     linger_notice,
     raw_event,
-    recorded,
     reply,
 )
 
@@ -465,10 +465,10 @@ def test_bridge_that_fails_keeps_the_far_ends_code(call: Call) -> None:
 @pytest.mark.parametrize(
     ("capture", "cause", "q850"),
     [
-        ("outbound-bridge-unregistered.esl", "SUBSCRIBER_ABSENT", 20),
+        ("outbound-bridge-unregistered", "SUBSCRIBER_ABSENT", 20),
         # Through a loopback channel, which doesn't pass the 486 on.
-        ("outbound-bridge-busy.esl", "NORMAL_CLEARING", 16),
-        ("outbound-bridge-no-answer.esl", "NO_ANSWER", 19),
+        ("outbound-bridge-busy", "NORMAL_CLEARING", 16),
+        ("outbound-bridge-no-answer", "NO_ANSWER", 19),
     ],
 )
 def test_bridge_of_a_recording_without_b_has_the_cause_of_a(call: Call, capture: str, cause: str, q850: int) -> None:

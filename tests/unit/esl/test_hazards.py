@@ -28,6 +28,7 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import Gone, OutboundSession, ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event, Framer
+from tests.support.captures import recorded
 from tests.support.esl_servers import NaiveServer
 from tests.support.peer import (
     OTHER_UUID,
@@ -40,7 +41,6 @@ from tests.support.peer import (
     dial,
     event,
     raw_event,
-    recorded,
     reply,
 )
 from tests.support.ports import free_port
@@ -86,7 +86,7 @@ def no_tracebacks() -> Iterator[None]:
 
 # 1. Header forging ------------------------------------------------------------------------------------
 
-HOSTILE = recorded("outbound-hostile-caller-id.esl")[0]
+HOSTILE = recorded("outbound-hostile-caller-id")[0]
 """A real FreeSWITCH's answer to ``connect``, for an INVITE from
 ``sip:27820001234%0ACaller-Caller-ID-Number%3A%2027999999999@…``."""
 
@@ -513,7 +513,7 @@ def test_hazard_07_flow_gets_a_third_of_what_myevents_brings() -> None:
     """Compare the bytes of a captured call."""
     from esl_apps.esl.channel import EVENTS
 
-    heard = [frame for data in recorded("outbound-disa-myevents.esl") for frame in Framer().feed(data)]
+    heard = [frame for data in recorded("outbound-disa-myevents") for frame in Framer().feed(data)]
     events = [frame for frame in heard if frame.content_type == wire.EVENT_PLAIN]
     needed = [frame for frame in events if frame.name.decode() in EVENTS.split()]
     assert len(events) >= 25

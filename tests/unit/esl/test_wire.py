@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from esl_apps.esl import wire
 from esl_apps.esl.wire import Event, Framer, FramingError
-from tests.support import CAPTURES
-from tests.support.peer import OTHER_UUID, UUID, api_response, channel_data, event, raw_event, recorded, reply
+from tests.support import captures
+from tests.support.captures import recorded
+from tests.support.peer import OTHER_UUID, UUID, api_response, channel_data, event, raw_event, reply
 
-ALL_CAPTURES = sorted(path.name for path in CAPTURES.glob("*.esl"))
+ALL_CAPTURES = captures.names()
 
 
 def frames(*chunks: bytes) -> list[Event]:
@@ -85,7 +86,7 @@ def test_event_has_its_name_in_the_first_line(name: str) -> None:
 
 
 def test_event_of_a_captured_job_has_its_output() -> None:
-    jobs = [frame for frame in frames(*recorded("inbound-originate-busy.esl")) if frame.name == b"BACKGROUND_JOB"]
+    jobs = [frame for frame in frames(*recorded("inbound-originate-busy")) if frame.name == b"BACKGROUND_JOB"]
     assert [job.data for job in jobs] == ["-ERR NORMAL_CLEARING\n"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from esl_apps.core.order import IntegratorRules
 from tests.support.http_services import World, errors
-from tests.support.presence_switch import CONTACT, NOBODY, FakeSwitch
+from tests.support.presence_switch import CONTACT, NOBODY, AnsweringSwitch
 
 AGENT = "/click2dial/agents/1000"
 CALLS = "/click2dial/calls"
@@ -30,7 +30,7 @@ def post(world: World, wanted: str, path: str = CALLS, **more: str) -> Any:
 
 
 def test_agent_is_answered_for_with_all_its_calls(world: World) -> None:
-    world.services.switches = [FakeSwitch(CONTACT, CHANNEL)]
+    world.services.switches = [AnsweringSwitch(CONTACT, CHANNEL)]
     result = world.api.simulate_get(AGENT)
     assert result.status_code == 200
     assert result.json == {"extension": "1000", "registered": True, "state": "busy", "calls": [REF]}
@@ -57,7 +57,7 @@ def test_agent_without_a_switch_is_unknown(world: World) -> None:
     ],
 )
 def test_agent_that_is_no_extension_is_refused(world: World, agent: str, code: str) -> None:
-    switch = FakeSwitch(CONTACT)
+    switch = AnsweringSwitch(CONTACT)
     world.services.switches = [switch]
     result = world.api.simulate_get(f"/click2dial/agents/{agent}")
     assert errors(result, 422) == [("agent", code)]
@@ -79,12 +79,14 @@ def test_agent_token_opens_its_own_agent_only(world: World) -> None:
 @pytest.mark.parametrize(
     ("switch", "wanted", "reason"),
     [
-        (FakeSwitch(NOBODY), "registered", "not_registered"),
-        (FakeSwitch(NOBODY), "idle", "not_registered"),
-        (FakeSwitch(CONTACT, CHANNEL), "idle", "busy"),
+        (AnsweringSwitch(NOBODY), "registered", "not_registered"),
+        (AnsweringSwitch(NOBODY), "idle", "not_registered"),
+        (AnsweringSwitch(CONTACT, CHANNEL), "idle", "busy"),
     ],
 )
-def test_call_for_an_agent_who_is_not_there_is_409(world: World, switch: FakeSwitch, wanted: str, reason: str) -> None:
+def test_call_for_an_agent_who_is_not_there_is_409(
+    world: World, switch: AnsweringSwitch, wanted: str, reason: str
+) -> None:
     world.services.switches = [switch]
     result = post(world, wanted)
     assert errors(result, 409) == [("agent", "agent_unavailable")]
@@ -93,23 +95,23 @@ def test_call_for_an_agent_who_is_not_there_is_409(world: World, switch: FakeSwi
 
 
 @pytest.mark.parametrize(
-    ("switch", "wanted"), [(FakeSwitch(CONTACT), "idle"), (FakeSwitch(CONTACT, CHANNEL), "registered")]
+    ("switch", "wanted"), [(AnsweringSwitch(CONTACT), "idle"), (AnsweringSwitch(CONTACT, CHANNEL), "registered")]
 )
-def test_call_for_an_agent_who_is_there_is_placed(world: World, switch: FakeSwitch, wanted: str) -> None:
+def test_call_for_an_agent_who_is_there_is_placed(world: World, switch: AnsweringSwitch, wanted: str) -> None:
     world.services.switches = [switch]
     assert post(world, wanted).status_code == 202
     assert len(world.outgoing.placed) == 1
 
 
 def test_call_without_require_agent_asks_no_switch(world: World) -> None:
-    switch = FakeSwitch()
+    switch = AnsweringSwitch()
     world.services.switches = [switch]
     assert world.api.simulate_post(CALLS, json=ORDER).status_code == 202
     assert switch.asked == []
 
 
 def test_call_for_an_agent_of_a_silent_switch_is_503_in_time(world: World) -> None:
-    silent = FakeSwitch(CONTACT)
+    silent = AnsweringSwitch(CONTACT)
     silent.takes = 60.0
     world.services.switches = [silent]
     began = time.monotonic()
@@ -124,12 +126,12 @@ def test_call_for_an_outside_agent_cannot_require_one(world: World) -> None:
 
 
 def test_key_of_a_call_for_an_absent_agent_may_be_used_again(world: World) -> None:
-    switch = FakeSwitch(NOBODY)
+    switch = AnsweringSwitch(NOBODY)
     world.services.switches = [switch]
     headers = {"Idempotency-Key": "k"}
     body = {**ORDER, "require_agent": "registered"}
     assert world.api.simulate_post(CALLS, json=body, headers=headers).status_code == 409
-    world.services.switches = [FakeSwitch(CONTACT)]
+    world.services.switches = [AnsweringSwitch(CONTACT)]
     assert world.api.simulate_post(CALLS, json=body, headers=headers).status_code == 202
 
 
@@ -138,7 +140,7 @@ def test_call_for_an_absent_agent_takes_no_campaigns_turn(world: World) -> None:
     rules = IntegratorRules("acme", policy.settings.plan, campaigns={"spring": ["27115550001", "27115550002"]})
     world.services.policies.now = dataclasses.replace(policy, clients={"acme": rules})
     for contact in (CONTACT, NOBODY, NOBODY, NOBODY, CONTACT):
-        world.services.switches = [FakeSwitch(contact)]
+        world.services.switches = [AnsweringSwitch(contact)]
         post(world, "registered", outbound_id="tvc_spring")
     assert [attempt.dial_number for attempt in world.outgoing.placed] == ["27115550001", "27115550002"]
 
@@ -154,7 +156,7 @@ def test_call_for_an_absent_agent_takes_no_campaigns_turn(world: World) -> None:
 def test_dry_run_says_whether_the_agent_is_there(
     world: World, contact: str, agent: str, ok: bool, message: str
 ) -> None:
-    world.services.switches = [FakeSwitch(contact)]
+    world.services.switches = [AnsweringSwitch(contact)]
     result = post(world, "idle", f"{CALLS}?dry_run=1", agent=agent)
     (check,) = [check for check in result.json["checks"] if check["check"] == "require_agent"]
     assert (check["ok"], check["message"]) == (ok, message)

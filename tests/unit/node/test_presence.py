@@ -15,7 +15,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.node import presence
 from esl_apps.node.presence import Presence
 from esl_apps.testing import PLAN, SETTINGS
-from tests.support.presence_switch import CONTACT, NOBODY, FakeSwitch
+from tests.support.presence_switch import CONTACT, NOBODY, AnsweringSwitch
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
 
@@ -36,7 +36,7 @@ def dials(**more: str) -> dict[str, str]:
     return {"uuid": "A", "direction": "inbound", "name": "sofia/internal/1000@192.0.2.7", **more}
 
 
-def look(*switches: FakeSwitch, own: Attempt | None = None, with_calls: bool = False) -> Presence:
+def look(*switches: AnsweringSwitch, own: Attempt | None = None, with_calls: bool = False) -> Presence:
     live = {"ref": SimpleNamespace(attempt=own)} if own is not None else {}
     return presence.look(
         cast("list[Switch]", list(switches)),
@@ -53,12 +53,12 @@ def look(*switches: FakeSwitch, own: Attempt | None = None, with_calls: bool = F
     [((CONTACT,), True), ((NOBODY, CONTACT), True), ((NOBODY, NOBODY), False), ((), None)],
 )
 def test_agent_is_registered_if_any_switch_says_so(contacts: tuple[str, ...], registered: bool | None) -> None:
-    assert look(*map(FakeSwitch, contacts)).registered is registered
+    assert look(*map(AnsweringSwitch, contacts)).registered is registered
 
 
 def test_switch_with_much_to_do_is_not_asked() -> None:
     """A switch works on its commands one after the other, and what places calls would come behind all questions."""
-    busy, other = FakeSwitch(CONTACT), FakeSwitch(CONTACT)
+    busy, other = AnsweringSwitch(CONTACT), AnsweringSwitch(CONTACT)
     busy.backlog = presence._BACKLOG
     assert look(busy) == Presence(None, "unknown", [])
     assert busy.asked == []
@@ -66,9 +66,9 @@ def test_switch_with_much_to_do_is_not_asked() -> None:
 
 
 def test_agent_of_a_switch_that_is_away_is_not_registered() -> None:
-    away = FakeSwitch(CONTACT)
+    away = AnsweringSwitch(CONTACT)
     away.connected = False
-    assert look(FakeSwitch(), away).registered is False
+    assert look(AnsweringSwitch(), away).registered is False
     assert away.asked == []
 
 
@@ -91,11 +91,11 @@ def test_agent_of_a_switch_that_is_away_is_not_registered() -> None:
     ],
 )
 def test_agent_is_busy_with_a_channel_of_their_own_phone(channels: list[dict[str, str]], state: str) -> None:
-    assert look(FakeSwitch(), FakeSwitch(CONTACT, *channels)).state == state
+    assert look(AnsweringSwitch(), AnsweringSwitch(CONTACT, *channels)).state == state
 
 
 def test_flood_of_callers_with_an_agents_number_costs_little() -> None:
-    switch = FakeSwitch(CONTACT, *[dials(uuid=f"A{n}") for n in range(200)])
+    switch = AnsweringSwitch(CONTACT, *[dials(uuid=f"A{n}") for n in range(200)])
     assert look(switch).state == "idle"
     assert len(switch.asked) == 2 + presence._MOST
 
@@ -123,32 +123,32 @@ def asked_agents(**ended: str) -> Any:
     ],
 )
 def test_agent_is_busy_with_a_call_that_no_switch_has_listed(own: Attempt, state: str) -> None:
-    assert look(FakeSwitch(CONTACT), own=own).state == state
+    assert look(AnsweringSwitch(CONTACT), own=own).state == state
 
 
 def test_calls_of_an_agent_are_those_of_the_integrator() -> None:
     ours = rung(esl_account_id="acme")
     theirs = rung(uuid="C", esl_account_id="other", esl_call_ref="01a20447-0000-705d-bfcb-64432c6ce89b")
     own = placed()
-    found = look(FakeSwitch(CONTACT, ours, theirs), FakeSwitch(CONTACT, ours), own=own, with_calls=True)
+    found = look(AnsweringSwitch(CONTACT, ours, theirs), AnsweringSwitch(CONTACT, ours), own=own, with_calls=True)
     assert found.calls == [own.call_ref, REF]
-    switch = FakeSwitch(CONTACT, ours)
+    switch = AnsweringSwitch(CONTACT, ours)
     assert look(switch).calls == []
     assert len(switch.asked) == 3
 
 
 @pytest.mark.parametrize("fault", [SwitchUnavailable("away"), ReplyError("-ERR no database")])
 def test_agent_of_a_switch_that_refuses_is_unknown(fault: Exception) -> None:
-    found = look(FakeSwitch(), FakeSwitch(fails=fault))
+    found = look(AnsweringSwitch(), AnsweringSwitch(fails=fault))
     assert (found.registered, found.state) == (None, "unknown")
     assert not found.tells("registered")
 
 
 def test_agent_is_answered_for_in_time_by_a_slow_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "WITHIN", 0.01)
-    slow = FakeSwitch()
+    slow = AnsweringSwitch()
     slow.takes = 60.0
-    found = look(FakeSwitch(CONTACT), slow)
+    found = look(AnsweringSwitch(CONTACT), slow)
     assert (found.registered, found.state) == (True, "unknown")
     assert found.tells("registered")
     assert not found.tells("idle")
