@@ -11,7 +11,7 @@ an answer, B's takes B there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -42,8 +42,11 @@ class KeptTransfer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
 
     to: str
     shown: str
+    """The caller ID that the new party is shown."""
     second_party: str
+    """The new party: an agent, if a customer stays."""
     record: bool
+    """The call before was being recorded, so this one is, too. One whose recording was paused or stopped isn't."""
     consults: str = ""
     """The party that asks, if this is a consultation."""
     held: str = ""
@@ -53,7 +56,8 @@ class KeptTransfer(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     back: bool = False
     """The party that asked goes back to the one on hold."""
     max_duration: float | None = None
-    """Seconds left of what the request for the first call allows, once the new party has answered."""
+    """Seconds that the two may talk, once the new party has answered, by the request for the first call; None: it
+    doesn't say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,9 @@ class TransferCall:
 
     attempt: Attempt
     to: Number
-    shown: str
-    """The caller ID that the new party is shown."""
     client: IntegratorRules
-    second_party: str
-    """The new party: an agent, if a customer stays."""
-    record: bool
-    """The call before was being recorded, so this one is, too. One whose recording was paused or stopped isn't."""
-    longest: float | None = None
-    """Seconds that the two may talk, by the request for the first call; None: it doesn't say."""
+    kept: KeptTransfer
+    """As it was asked for; ``consultation`` says what has changed since."""
 
     def charges(self, stays: Sequence[Charge] = ()) -> list[Charge]:
         """Return the new leg's charges: the integrator pays, as for the first call.
@@ -95,7 +93,7 @@ class TransferCall:
         """The leg of the party that stays is here: dial the new one, and see the call to its end."""
         attempt = self.attempt
         attempt.aleg_uuid = call.uuid
-        attempt.enter(terms.AGENT_ANSWERED, node_clock.now(), STAYS[self.second_party])
+        attempt.enter(terms.AGENT_ANSWERED, node_clock.now(), STAYS[self.kept.second_party])
         failed: Bridged | None = None
         bridged: Bridged | None = None
         back: Ended | None = None
@@ -123,7 +121,7 @@ class TransferCall:
         end = back or call.ended()
         if fault is not None:
             attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, end.at)
-        agent = end.aleg if self.second_party == terms.CALLEE else end.bleg
+        agent = end.aleg if self.kept.second_party == terms.CALLEE else end.bleg
         attempt.hold_time = talk.hold_time(attempt, end.at, agent.hold_seconds if agent is not None else 0.0)
         if self.consults and back is None and _parted(attempt, end):
             return
@@ -131,7 +129,7 @@ class TransferCall:
             if charge.outlives:
                 # That of the leg that stayed goes on from the call before. It may be up for longer than the talk.
                 charge.end(ago=node_clock.now() - end.at)
-        conclude(attempt, end, failed, self.second_party)
+        conclude(attempt, end, failed, self.kept.second_party)
 
     @property
     def consults(self) -> bool:
@@ -166,29 +164,29 @@ class TransferCall:
         if self.consults:
             # The two legs of a consultation stay as they are, until it is completed or cancelled.
             return {}, {}
-        if self.second_party == terms.AGENT:
+        if self.kept.second_party == terms.AGENT:
             return (OF_PHONE, PHONE) if has_phone(settings, self.to) else ({}, {})
         agent = settings.plan.find(self.attempt.extension)
         return (PHONE, OF_PHONE) if agent is not None and has_phone(settings, agent) else ({}, {})
 
     def _dial(self, call: Call, policy: AppPolicy, variables: Mapping[str, str]) -> Bridged:
-        attempt, client, settings = self.attempt, self.client, policy.settings
+        attempt, client, kept, settings = self.attempt, self.client, self.kept, policy.settings
         for charge in attempt.charges:
             charge.spared = self.to.is_emergency
         lengths = [left for charge in attempt.charges if (left := charge.left) is not None]
-        if self.longest is not None and not self.consults:
+        if kept.max_duration is not None and not self.consults:
             # A consultation doesn't end with the call on hold.
-            lengths.append(self.longest)
+            lengths.append(kept.max_duration)
         bleg = Bleg(
-            caller_id=self.shown,
+            caller_id=kept.shown,
             timeout=client.callee_timeout,
             longest=LONGEST if self.to.is_emergency else max(1.0, min([client.longest, *lengths])),
             user=attempt.extension or "",
-            recording=recording_of(call, attempt, client.name, settings) if self.record and client.record else None,
+            recording=recording_of(call, attempt, client.name, settings) if kept.record and client.record else None,
             variables={**variables, **self._owner},
         )
         endpoints = settings.endpoints.of(self.to, as_asked=True)
-        return join(call, attempt, settings, bleg, endpoints, parts=self.consults, second=self.second_party)
+        return join(call, attempt, settings, bleg, endpoints, parts=self.consults, second=kept.second_party)
 
 
 def _parted(attempt: Attempt, end: Ended) -> bool:
@@ -230,11 +228,11 @@ def new_consultation(
 ) -> TransferCall:
     """Make the attempt in which a party of ``old`` asks a third one. ``held``: the UUID of the leg on hold."""
     made = new_call(old, to, terms.CALLEE if consults == terms.AGENT else terms.AGENT, client, plan)
-    attempt = made.attempt
-    attempt.order = {**(attempt.order or {}), "consults": consults, "held": held, "next": new_ref()}
+    kept = msgspec.structs.replace(made.kept, consults=consults, held=held, next=new_ref())
+    made.attempt.order = msgspec.to_builtins(kept)
     # The call on hold closes the session.
-    attempt.apart = []
-    return made
+    made.attempt.apart = []
+    return replace(made, kept=kept)
 
 
 def new_call(
@@ -255,8 +253,7 @@ def new_call(
         named["extension_country"] = old.extension_country
         shown = (agent if to.is_extension else old.dial_number) or "anonymous"
     second = terms.AGENT if leaves == terms.AGENT else terms.CALLEE
-    record = old.recording == talk.ON
-    longest = seconds_left(old)
+    kept = KeptTransfer(to.dialled, shown, second, old.recording == talk.ON, max_duration=seconds_left(old))
     stays = plan.find(customer if leaves == terms.AGENT else agent)
     attempt = Attempt(
         app=REF,
@@ -275,11 +272,11 @@ def new_call(
         session_at=old.session_at,
         session_answered_at=old.session_answered_at,
         language=old.language,
-        order=msgspec.to_builtins(KeptTransfer(to.dialled, shown, second, record, max_duration=longest)),
+        order=msgspec.to_builtins(kept),
         **named,
     )
     attempt.dialled(node_clock.now())
-    return TransferCall(attempt, to, shown, client, second, record, longest)
+    return TransferCall(attempt, to, client, kept)
 
 
 def seconds_left(old: Attempt) -> float | None:
@@ -301,7 +298,7 @@ def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> TransferCall | N
         return None
     if client is None:
         return None
-    return TransferCall(attempt, to, kept.shown, client, kept.second_party, kept.record, kept.max_duration)
+    return TransferCall(attempt, to, client, kept)
 
 
 def second_party(attempt: Attempt) -> str | None:

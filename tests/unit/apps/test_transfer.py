@@ -72,12 +72,12 @@ def test_transfer_to_an_agent_is_that_agents_call() -> None:
     assert attempt.contact_ref == "lead-7"
     assert attempt.transferred_from is not None
     # The agent's phone shows the customer.
-    assert made.shown == "0820001234"
+    assert made.kept.shown == "0820001234"
     assert second_party(attempt) == terms.AGENT
 
 
 def test_transfer_to_a_number_outside_shows_the_integrators() -> None:
-    assert new("agent", "0820005678").shown == "27115550000"
+    assert new("agent", "0820005678").kept.shown == "27115550000"
 
 
 def test_transfer_by_the_callee_is_the_agents_next_call() -> None:
@@ -114,7 +114,7 @@ def test_transfer_has_what_is_left_of_the_longest_duration() -> None:
     # Another process takes it over, and it is transferred again.
     restored = transfer.restore(made.attempt, call, POLICY)
     assert restored is not None
-    assert restored.longest == longest
+    assert restored.kept.max_duration == longest
     made.attempt.bridged_at = node_clock.now() - 15.0
     assert 24.0 < (transfer.seconds_left(made.attempt) or 0.0) <= 25.0
 
@@ -135,7 +135,7 @@ def test_transfer_to_a_busy_agent_says_so() -> None:
 
 def test_transfer_that_the_rules_refuse_meanwhile_dials_nothing() -> None:
     call = ScriptedCall([], ended())
-    made = TransferCall(new("agent", "1001").attempt, PLAN.read("0900123456"), "1", CLIENT, terms.AGENT, False)
+    made = replace(new("agent", "1001"), to=PLAN.read("0900123456"))
     record = run(call, made)
     assert call.did("bridge") == []
     assert "transfer_refused" in str(call.did("play"))
@@ -163,12 +163,7 @@ def test_restore_goes_on_with_the_same_call() -> None:
     made = new("agent", "1001", recording_url="a.wav", recording=talk.ON)
     found = transfer.restore(made.attempt, ScriptedCall([], ended()), POLICY)
     assert found is not None
-    assert (found.to, found.shown, found.second_party, found.record) == (
-        made.to,
-        made.shown,
-        made.second_party,
-        made.record,
-    )
+    assert (found.to, found.kept) == (made.to, made.kept)
 
 
 @pytest.mark.parametrize(
