@@ -9,7 +9,7 @@ import socket
 import sys
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line, report, report_json
+from esl_apps.cli.output import print_error, print_json, print_line, report_result
 from esl_apps.cli.times import shown_time
 from esl_apps.config.model import Config
 from esl_apps.operations import breakers as operations
@@ -54,10 +54,8 @@ def _trip(config: Config, client: Client, arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print_error(f"{scope!r}: {error}")
         return Exit.WRONG
-    if arguments.json:
-        report_json({"scope": scope, "tripped": True, "changed": new})
-    else:
-        report(f"{scope}: tripped by {user}" if new else f"{scope}: has tripped already")
+    text = f"{scope}: tripped by {user}" if new else f"{scope}: has tripped already"
+    report_result({"scope": scope, "tripped": True, "changed": new}, text, as_json=arguments.json)
     return Exit.OK if new else Exit.FAILED
 
 
@@ -67,10 +65,8 @@ def _reset(config: Config, client: Client, arguments: argparse.Namespace) -> int
     if not operations.reset(config, client, scope, user):
         print_error(f"{scope}: has not tripped")
         return Exit.FAILED
-    if arguments.json:
-        report_json({"scope": scope, "tripped": False, "changed": True})
-    else:
-        report(f"{scope}: reset by {user}")
+    item = {"scope": scope, "tripped": False, "changed": True}
+    report_result(item, f"{scope}: reset by {user}", as_json=arguments.json)
     return Exit.OK
 
 

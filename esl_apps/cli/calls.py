@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Mapping
+from typing import Any
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line
+from esl_apps.cli.output import print_error, print_json, print_line, print_list
 from esl_apps.config.model import Config
 from esl_apps.node.snapshot import timeline
 from esl_apps.operations import captures
@@ -19,21 +20,18 @@ def run_calls(config: Config, arguments: argparse.Namespace) -> int:
     client = redis_client.connect(config.redis.url)
     store = CallStore(client)
     calls, _more = live_calls(store, membership.boots(client), {})
-    for call in reversed(calls):
-        if arguments.json:
-            print_json(call)
-        else:
-            print_line(
-                f"{call['call_ref']}  {call['state']:<15} {call['age']:7.1f} s  {call['app']:<12} "
-                f"{call['agent'] or '-'} -> {call['callee'] or '-'}  "
-                f"{call['integrator'] or '-'}  {call['switch'] or '-'}"
-            )
-    if not arguments.json:
-        print(f"{len(calls)} live", file=sys.stderr)
+    print_list(calls[::-1], _line, "live", as_json=arguments.json)
     for key, reason in store.unreadable.items():
         # A process's calls that something else has taken the place of. Those of the others are shown.
         print_error(f"Redis: {key}: {reason}")
     return Exit.FAILED if store.unreadable else Exit.OK
+
+
+def _line(call: Mapping[str, Any]) -> str:
+    return (
+        f"{call['call_ref']}  {call['state']:<15} {call['age']:7.1f} s  {call['app']:<12} "
+        f"{call['agent'] or '-'} -> {call['callee'] or '-'}  {call['integrator'] or '-'}  {call['switch'] or '-'}"
+    )
 
 
 def run_trace(config: Config, arguments: argparse.Namespace) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line, report, report_json
+from esl_apps.cli.output import print_error, print_list, report_result
 from esl_apps.config.model import Config
 from esl_apps.store import redis_client
 from esl_apps.store.pin_guard import Locks
@@ -17,14 +16,8 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     locks = Locks(redis_client.connect(config.redis.url))
     if arguments.lift is not None:
         return _lift(locks, arguments)
-    listed = locks.list()
-    for lock in listed:
-        if arguments.json:
-            print_json(asdict(lock))
-        else:
-            print_line(f"{lock.name:<40} {lock.seconds:6d} s left")
-    if not arguments.json:
-        print(f"{len(listed)} locked", file=sys.stderr)
+    listed = [asdict(lock) for lock in locks.list()]
+    print_list(listed, lambda lock: f"{lock['name']:<40} {lock['seconds']:6d} s left", "locked", as_json=arguments.json)
     return Exit.OK
 
 
@@ -33,8 +26,5 @@ def _lift(locks: Locks, arguments: argparse.Namespace) -> int:
     if not locks.lift(name):
         print_error(f"not locked: {name} (`esl-apps locks` lists what is)")
         return Exit.FAILED
-    if arguments.json:
-        report_json({"name": name, "lifted": True})
-    else:
-        report(f"lifted {name}")
+    report_result({"name": name, "lifted": True}, f"lifted {name}", as_json=arguments.json)
     return Exit.OK

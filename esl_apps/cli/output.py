@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+_Item = TypeVar("_Item", bound=Mapping[str, object])
 
 
 def print_json(item: Mapping[str, object]) -> None:
@@ -30,6 +33,25 @@ def report(text: str) -> None:
 def report_json(item: Mapping[str, object]) -> None:
     """As ``report``, with a line of JSON."""
     report(json.dumps(item))
+
+
+def report_result(item: Mapping[str, object], text: str, *, as_json: bool) -> None:
+    """As ``report``, with either form of a result."""
+    if as_json:
+        report_json(item)
+    else:
+        report(text)
+
+
+def print_list(items: Sequence[_Item], line: Callable[[_Item], str], counted: str, *, as_json: bool) -> None:
+    """Print items as JSON, or a ``line`` for each and, on standard error, how many there are: "3 ``counted``"."""
+    for item in items:
+        if as_json:
+            print_json(item)
+        else:
+            print_line(line(item))
+    if not as_json:
+        print(f"{len(items)} {counted}", file=sys.stderr)
 
 
 def discard_output() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, print_json, print_line, report, report_json
+from esl_apps.cli.output import print_error, print_list, report, report_json, report_result
 from esl_apps.config.model import Config
 from esl_apps.core.notification_shapes import WebhookTest, WebhookTestPayload
 from esl_apps.core.webhooks import headers, key_of
@@ -45,17 +46,15 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
 def _list(config: Config, arguments: argparse.Namespace) -> int:
     client = redis_client.connect(config.redis.url)
     listed = webhooks.listed(config, client, membership.names(client))
-    for view in listed:
-        if arguments.json:
-            print_json(view)
-            continue
-        oldest = f", the oldest for {view['oldest_seconds']:.0f} s" if view["oldest_seconds"] is not None else ""
-        aside = f", {view['set_aside']} given up so far" if view["set_aside"] else ""
-        why = f": {view['last_error']}" if view["last_error"] else ""
-        print_line(f"{view['name']:<24} {view['state']:<10} {view['depth']} wait{oldest}{aside}{why}")
-    if not arguments.json:
-        print(f"{len(listed)} webhooks", file=sys.stderr)
+    print_list(listed, _line, "webhooks", as_json=arguments.json)
     return Exit.OK
+
+
+def _line(view: Mapping[str, Any]) -> str:
+    oldest = f", the oldest for {view['oldest_seconds']:.0f} s" if view["oldest_seconds"] is not None else ""
+    aside = f", {view['set_aside']} given up so far" if view["set_aside"] else ""
+    why = f": {view['last_error']}" if view["last_error"] else ""
+    return f"{view['name']:<24} {view['state']:<10} {view['depth']} wait{oldest}{aside}{why}"
 
 
 def _test(target: Target, arguments: argparse.Namespace) -> int:
@@ -89,8 +88,7 @@ def _replay(config: Config, target: Target, arguments: argparse.Namespace) -> in
         print_error("webhook replay: expected --since, as 2h or 2026-11-29T12:00")
         return Exit.WRONG
     waiting = webhooks.replay(redis_client.connect(config.redis.url), target, arguments.since)
-    if arguments.json:
-        report_json({"name": target.webhook.name, "since": arguments.since, "waiting": waiting})
-    else:
-        report(f"{target.webhook.name}: {waiting} notifications wait to be delivered")
+    name = target.webhook.name
+    text = f"{name}: {waiting} notifications wait to be delivered"
+    report_result({"name": name, "since": arguments.since, "waiting": waiting}, text, as_json=arguments.json)
     return Exit.OK

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.kazoo_import import export
 from esl_apps.cli.kazoo_import.importer import FAILED, LEFT, SAME, TOOK, Importer, Result
-from esl_apps.cli.output import report, report_json
+from esl_apps.cli.output import report_result
 from esl_apps.config.model import Config
 from esl_apps.store import redis_client
 from esl_apps.store.redis_client import Client
@@ -26,10 +26,8 @@ def run(config: Config, arguments: argparse.Namespace) -> int:
     count = dict.fromkeys((TOOK, SAME, LEFT, FAILED), 0)
     for result in import_files(arguments.files, config, client):
         count[result.outcome] += 1
-        if arguments.json:
-            report_json({"outcome": result.outcome.lower(), "document": result.what, "message": result.message})
-        else:
-            report(str(result))
+        item = {"outcome": result.outcome.lower(), "document": result.what, "message": result.message}
+        report_result(item, str(result), as_json=arguments.json)
     if not arguments.json:
         print(", ".join(f"{number} {outcome}" for outcome, number in count.items()), file=sys.stderr)
     return Exit.FAILED if count[FAILED] else Exit.OK
