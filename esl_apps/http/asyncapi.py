@@ -14,9 +14,9 @@ from msgspec import Struct
 from esl_apps import __version__
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import notification, notification_shapes
-from esl_apps.http.described import Document
+from esl_apps.http import described
 from esl_apps.http.event_stream import GAPS, REASONS
-from esl_apps.http.routes import Answer, Operation
+from esl_apps.http.routes import Operation
 
 _REF = "#/components/schemas/{name}"
 #: Headers of Standard Webhooks.
@@ -122,15 +122,8 @@ def document(choices: Choices) -> dict[str, Any]:
 
 def describing(make: Callable[[Any], Any]) -> Operation:
     """Return the operation ``GET /asyncapi.json``; ``make`` returns a port's ``document``."""
-    return Operation(
-        "GET",
-        "getMessages",
-        "The notifications and events that this port's client gets",
-        Document(make),
-        scopes=None,
-        answers={200: Answer("AsyncAPI 3.0", {"type": "object"})},
-        errors=(429,),
-    )
+    summary = "The notifications and events that this port's client gets"
+    return described.describing("getMessages", summary, "AsyncAPI 3.0", make)
 
 
 def _shapes(choices: Choices) -> dict[str, type[Struct]]:

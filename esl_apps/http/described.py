@@ -11,6 +11,13 @@ import msgspec
 
 from esl_apps.config.model import Config
 from esl_apps.http.body import answer
+from esl_apps.http.routes import Answer, Operation
+
+
+def describing(name: str, summary: str, form: str, make: Callable[[Any], Any]) -> Operation:
+    """Return the operation ``GET`` of a document. ``make`` returns a port's."""
+    answers = {200: Answer(form, {"type": "object"})}
+    return Operation("GET", name, summary, Document(make), scopes=None, answers=answers, errors=(429,))
 
 
 class Document:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from esl_apps import __version__
-from esl_apps.http.described import Document
+from esl_apps.http import described
 from esl_apps.http.errors import ErrorForm
 from esl_apps.http.routes import SIGNATURE, TOKEN, Answer, Api, Body, Component, Operation, Route
 
@@ -50,15 +50,7 @@ def document(api: Api, components: Mapping[str, Any] | None = None) -> dict[str,
 
 def describing(make: Callable[[Any], Any]) -> Operation:
     """Return the operation ``GET /openapi.json``; ``make`` returns a port's ``document``."""
-    return Operation(
-        "GET",
-        "getDescription",
-        "This document",
-        Document(make),
-        scopes=None,
-        answers={200: Answer("OpenAPI 3.0", {"type": "object"})},
-        errors=(429,),
-    )
+    return described.describing("getDescription", "This document", "OpenAPI 3.0", make)
 
 
 def _schemas(api: Api) -> dict[str, Any]:
