@@ -170,11 +170,7 @@ class Attempt:
         if caller is not None:
             self._bond(joined)
             joined.set("call_uuid", caller.get("call_uuid") or caller.uuid)
-            self._pass_callee_id(joined, caller)
-            if joined.answered:
-                caller.answer()
-            elif joined.early_media:
-                caller.pre_answer()
+            self._join(joined, caller)
         return self._done("SUCCESS", joined)
 
     def _export(self, caller: Channel, variables: dict[str, str]) -> None:
@@ -338,11 +334,7 @@ class Attempt:
         if winner is not None:
             winner.originating = False
             if caller is not None:
-                self._pass_callee_id(winner, caller)
-                if winner.answered:
-                    caller.answer()
-                elif winner.early_media:
-                    caller.pre_answer()
+                self._join(winner, caller)
             return self._done("SUCCESS", winner)
         if verdict == "cancel":
             return self._done("ORIGINATOR_CANCEL")
@@ -352,6 +344,14 @@ class Attempt:
             if leg.hangup_cause:
                 return self._done(leg.hangup_cause)
         return self._done(reason or "ORIGINATOR_CANCEL")
+
+    def _join(self, leg: Channel, caller: Channel) -> None:
+        """Bring the caller as far as the leg that won."""
+        self._pass_callee_id(leg, caller)
+        if leg.answered:
+            caller.answer()
+        elif leg.early_media:
+            caller.pre_answer()
 
     def _pass_callee_id(self, leg: Channel, caller: Channel) -> None:
         caller.profile.callee_id_name = leg.profile.callee_id_name
