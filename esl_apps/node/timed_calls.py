@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks for calls that are due.
 POLL = 0.25
-#: Seconds for which a claimed call belongs to its node; those of a dead node then become due again.
+#: Seconds for which a claimed call belongs to its node, unless it renews that; those of a dead node then become due
+#: again.
 LEASE = 120.0
 #: Seconds from a claim until Redis is asked whether it still holds, before A is rung.
 _SURE = LEASE / 2
@@ -105,7 +106,14 @@ class TimedCallPoller:
             self._store.done(call, self._now())
             return
         attempt.order = {**(attempt.order or {}), _KEPT: msgspec.to_builtins(call)}
-        self._outgoing.place(placed, claim=claim).get()
+        ringing = self._outgoing.place(placed, claim=claim)
+        ringing.join(LEASE / 3)
+        while not ringing.ready():
+            # An application may have A rung for longer than a lease.
+            with suppress(StoreUnavailable):
+                self._store.renew(call, self._now(), LEASE)
+            ringing.join(LEASE / 3)
+        ringing.get()
         self._settle(attempt, call)
 
     def _drop(self, call: TimedCall, reason: str) -> None:

@@ -54,6 +54,7 @@ class TimedCalls:
         self._keys = (self._due, self._pending)
         self._schedule = Script(client, "timed_call_schedule")
         self._claim = Script(client, "timed_call_claim")
+        self._renew = Script(client, "timed_call_renew")
         self._give_back = Script(client, "timed_call_give_back")
         self._done = Script(client, "timed_call_done")
         self._used = Script(client, "timed_call_used")
@@ -97,8 +98,8 @@ class TimedCalls:
         return Scheduled(None if refused is None else refused.decode())
 
     def claim_due(self, now: float, lease: float) -> TimedCall | None:
-        """Take the earliest that is due. Unless it is retried, done or released within ``lease`` seconds, another node
-        takes it."""
+        """Take the earliest that is due. Unless it is renewed, retried, done or released within ``lease`` seconds,
+        another node takes it."""
         claim = f"{self._node}:{secrets.token_hex(8)}"
         while taken := self._claim(self._keys, [now, now + lease, claim]):
             raw, attempt, owner, dropped, key = taken
@@ -114,6 +115,10 @@ class TimedCalls:
     def holds(self, call: TimedCall) -> bool:
         """Whether it is still this claim's: another node takes it once the lease has ended."""
         return bool(self._client.hget(self._pending, f"{call.number}:claim") == call.claim.encode())
+
+    def renew(self, call: TimedCall, now: float, lease: float) -> bool:
+        """Keep it for ``lease`` seconds from now on. False: another node has it by now."""
+        return bool(self._renew(self._keys, [call.number, call.claim, now + lease]))
 
     def retry(self, call: TimedCall, due_at: float) -> bool:
         """Try again at ``due_at``, on any node. False: another node has it by now."""

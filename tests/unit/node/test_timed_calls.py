@@ -78,6 +78,25 @@ def test_timed_call_that_is_due_is_placed_once(polling: Bench) -> None:
     assert (due_in(polling) or 0.0) > timed_calls.LEASE - 10
 
 
+def test_timed_call_that_rings_for_long_stays_this_nodes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be placed again, or be taken for one that was placed, and lose its further tries."""
+    monkeypatch.setattr(timed_calls, "LEASE", 1.0)
+    monkeypatch.setattr(timed_calls, "POLL", 0.02)
+    schedule(bench)
+    poller_of(bench).start()
+    eventually(bench.originates)
+    bench.redis.break_after(0)
+    gevent.sleep(0.4)
+    bench.redis.mend()
+    for _ in range(10):
+        gevent.sleep(0.2)
+        assert (due_in(bench) or 0.0) > 0.0
+    bench.answer_originate("-ERR USER_BUSY\n")
+    eventually(lambda: 50.0 < (due_in(bench) or 0.0) <= 60.0)
+    poller_of(bench).stop()
+    assert len(bench.originates()) == 1
+
+
 def test_timed_call_is_placed_when_it_is_due(polling: Bench) -> None:
     schedule(polling, due_in=600.0)
     gevent.sleep(0.02)

@@ -117,6 +117,16 @@ def test_call_of_a_dead_node_goes_to_one_other(callbacks: TimedCalls, other: Tim
     assert not other.done(found, EVENING + 40)
 
 
+def test_call_that_is_renewed_is_taken_by_no_other(callbacks: TimedCalls, other: TimedCalls) -> None:
+    schedule(callbacks)
+    call = take(callbacks, EVENING + 3)
+    assert callbacks.renew(call, EVENING + 20, 30)
+    assert other.claim_due(EVENING + 49, 30) is None
+    assert take(other, EVENING + 50).attempt == 2
+    assert not callbacks.renew(call, EVENING + 51, 300)
+    assert take(callbacks, EVENING + 80).attempt == 3
+
+
 def test_retry_is_the_same_call(callbacks: TimedCalls, other: TimedCalls) -> None:
     schedule(callbacks)
     first = take(callbacks, EVENING + 3)
