@@ -156,11 +156,12 @@ class WebhookQueue:
         self._replay = Script(client, "webhook_replay")
 
     def hold(self, queues: Sequence[str]) -> list[Held | Exception | None]:
-        """Take or renew the leases. None: another process holds the queue; an exception: it can't be used now."""
+        """Take or renew the leases, and drop what is older than ``KEEP``. None: another process holds the queue; an
+        exception: it can't be used now."""
         runs = [
             self._hold.on(
                 [keys.webhook_lease(queue), keys.webhook_state(queue), keys.seq(queue), queue],
-                [self._boot, int(LEASE * 1000), self._predecessor, FORGET],
+                [self._clock(), self._boot, int(LEASE * 1000), self._predecessor, FORGET, KEEP * 1000],
             )
             for queue in queues
         ]

@@ -2,7 +2,7 @@
 -- another process may have delivered meanwhile, or an operator may have asked for a replay.
 -- KEYS: the stream, the state, the stream's counter.
 -- ARGV: as `now` has it; the id expected; the new id and its seq; how many are set aside; the status of the last answer;
--- milliseconds to keep entries; how many delivered ones to keep at most.
+-- milliseconds to keep an entry that was set aside; how many delivered ones to keep at most.
 -- Returns whether they were marked.
 -- include: now
 
@@ -16,12 +16,9 @@ else
   redis.call('HSET', KEYS[2], 'last_aside', ARGV[3])
 end
 
--- Nothing that waits is dropped: all of it is behind the new id.
-local function ms_of(id) return tonumber(string.match(id, '^(%d+)')) end
-local oldest = math.min(now * 1000 - ARGV[7], ms_of(ARGV[3]))
-redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', math.max(0, oldest)))
 -- Keep each entry that was set aside for its whole time, and a number of those that were delivered.
-if ms_of(redis.call('HGET', KEYS[2], 'last_aside') or '0') < oldest then
+local last_aside = redis.call('HGET', KEYS[2], 'last_aside') or '0'
+if tonumber(string.match(last_aside, '^(%d+)')) < now * 1000 - ARGV[7] then
   local waiting = (tonumber(redis.call('GET', KEYS[3])) or 0) - ARGV[4]
   redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', string.format('%.0f', math.max(0, waiting) + ARGV[8]))
 end

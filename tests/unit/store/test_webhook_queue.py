@@ -129,9 +129,38 @@ def test_old_delivered_entries_are_dropped(store: RedisServer, queue: WebhookQue
     clock.now += webhook_queue.KEEP + 1
     push(store, clock.now, 2)
     assert deliver(queue, 1)
-    # Redis drops whole blocks of 100.
-    assert store.client.xlen(QUEUE) < 110
+    queue.hold([QUEUE])
+    assert store.client.xlen(QUEUE) == 2
     assert seqs(queue) == [502]
+
+
+def test_webhook_that_is_idle_keeps_nothing_old(store: RedisServer, queue: WebhookQueue, clock: Clock) -> None:
+    push(store, clock.now, 40)
+    assert deliver(queue, 40)
+    clock.now += webhook_queue.KEEP - 1
+    queue.hold([QUEUE])
+    assert store.client.xlen(QUEUE) == 40
+    clock.now += 2
+    assert queue.hold([QUEUE]) == [(0, 0, None)]
+    assert store.client.xlen(QUEUE) == 0
+    push(store, clock.now)
+    assert seqs(queue) == [41]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_hold_drops_nothing_old_that_waits(store: RedisServer, queue: WebhookQueue, clock: Clock, first: int) -> None:
+    """With the first entry of a millisecond, a replay begins behind the last one that the millisecond before had."""
+    for seq in range(3):
+        store.client.xadd(QUEUE, {"seq": seq, "json": "{}"}, id=f"{int(clock.now * 1000)}-{first + seq}")
+    store.client.set(keys.seq(QUEUE), 3)
+    assert deliver(queue, 3)
+    queue.replay(QUEUE, clock.now)
+    clock.now += webhook_queue.KEEP + 1
+    queue.hold([QUEUE])
+    assert seqs(queue) == [0, 1, 2]
+    assert deliver(queue, 2)
+    queue.hold([QUEUE])
+    assert (seqs(queue), store.client.xlen(QUEUE)) == ([2], 1)
 
 
 def test_delivered_entries_beyond_a_number_are_dropped(
