@@ -159,6 +159,7 @@ class Node:
             metrics.switch_clock.labels(switch.name).set_function(partial(_ahead, switch))
         for outbox in services.outboxes:
             metrics.outbox.labels(outbox.name).set_function(partial(getattr, outbox, "depth"))
+            metrics.outbox_failing.labels(outbox.name).set_function(partial(getattr, outbox, "failing_seconds"))
 
     def stop(self) -> None:
         """Drain for ``drain_timeout`` seconds, then leave: records go out or stay in the journal."""

@@ -208,6 +208,8 @@ class Delivery:
         """Something may wait to be delivered."""
         self._again = Flag()
         """A pause between two attempts is over early."""
+        self._waits = False
+        """Whether anything did when the lease was renewed."""
         self.resting = Flag()
         """Nothing is on its way."""
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -215,12 +217,15 @@ class Delivery:
         self._keys: list[bytes] = []
         self._poster = poster(target.webhook, resolver)
         self.configure(target)
-        metrics.webhook_failing.labels(self.name).set_function(lambda: self._now() - self._since if self._since else 0)
+        metrics.webhook_failing.labels(self.name).set_function(self._failing_seconds)
         # Made now, so that both are 0 at first.
         self._delivered, self._failed = (
             metrics.webhook_attempts.labels(self.name, outcome) for outcome in ("delivered", "failed")
         )
         metrics.webhook_set_aside.labels(self.name)
+
+    def _failing_seconds(self) -> float:
+        return self._now() - self._since if self._since and self._waits else 0.0
 
     def configure(self, target: Target) -> None:
         """Take up a configuration, which may be the same."""
@@ -256,6 +261,7 @@ class Delivery:
     def held(self, until: float, state: Held) -> None:
         """The lease holds until ``until`` (monotonic)."""
         self._until = until
+        self._waits = bool(state.depth)
         self._metrics.webhook_depth.labels(self.name).set(state.depth)
         age = 0.0 if state.oldest is None else max(0.0, self._now() - state.oldest)
         self._metrics.webhook_oldest.labels(self.name).set(age)

@@ -103,6 +103,9 @@ class Metrics:
             "esl_apps_redis_round_trip_seconds", "Time from a command to Redis's answer", ["redis"], _REDIS, registry
         )
         self.outbox = Gauge("esl_apps_outbox_depth", "Notifications not yet in Redis", ["outbox"], registry=registry)
+        self.outbox_failing = Gauge(
+            "esl_apps_outbox_failing_seconds", "Time since pushes to Redis fail", ["outbox"], registry=registry
+        )
         self.event_readers = Gauge("esl_apps_event_readers", "Clients that listen to events", registry=registry)
         self.event_readers_cut = Counter(
             "esl_apps_event_readers_cut", "Event streams that the node ended, by why", ["reason"], registry=registry
@@ -123,7 +126,10 @@ class Metrics:
             "esl_apps_webhook_attempts", "Posts to a webhook, by outcome", ["webhook", "outcome"], registry=registry
         )
         self.webhook_failing = Gauge(
-            "esl_apps_webhook_failing_seconds", "Time since a webhook's receiver fails", ["webhook"], registry=registry
+            "esl_apps_webhook_failing_seconds",
+            "Time since a webhook's receiver fails; 0 if nothing waits for it",
+            ["webhook"],
+            registry=registry,
         )
         self.webhook_off = Gauge(
             "esl_apps_webhook_off", "Whether a webhook's receiver answered 410", ["webhook"], registry=registry

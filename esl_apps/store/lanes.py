@@ -61,6 +61,10 @@ class Lanes:
         return sum(lane.depth for lane in self)
 
     @property
+    def failing_seconds(self) -> float:
+        return max(lane.failing_seconds for lane in self)
+
+    @property
     def refusals(self) -> list[str]:
         """The keys that Redis refuses now, and why."""
         return [f"{lane.refused}; its records wait" for lane in self if lane.refused]

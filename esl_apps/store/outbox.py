@@ -198,6 +198,11 @@ class Outbox:
         return len(self._queue) + self._journal.waiting
 
     @property
+    def failing_seconds(self) -> float:
+        """For how long pushes have failed; 0.0 if the last one succeeded."""
+        return 0.0 if self.failing_since is None else max(0.0, time.time() - self.failing_since)
+
+    @property
     def overflows(self) -> bool:
         """Whether the disk and Redis both take nothing, and too many records are in memory alone."""
         return self._journal.unwritten > UNWRITTEN

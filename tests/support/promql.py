@@ -12,8 +12,8 @@ from esl_apps.observe.metrics import Metrics
 COMMON = frozenset({"instance", "job", "worker"})
 #: Words of the language that the queries use.
 _WORDS = frozenset(
-    {"and", "by", "count", "deriv", "histogram_quantile", "increase", "max", "min", "min_over_time", "offset", "on"}
-    | {"or", "rate", "sum", "time", "topk", "unless", "vector", "without"}
+    {"and", "by", "count", "deriv", "histogram_quantile", "increase", "max", "max_over_time", "min"}
+    | {"min_over_time", "offset", "on", "or", "rate", "sum", "time", "topk", "unless", "vector", "without"}
 )
 _SELECTOR = re.compile(r"\b(?P<name>[a-zA-Z_]\w*)\b(?:\{(?P<matchers>[^}]*)\})?(?P<call>\s*\()?")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')

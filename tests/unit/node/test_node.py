@@ -164,6 +164,7 @@ def test_node_metrics_show_what_is_known_now(node: Node) -> None:
     assert sample(node, "esl_apps_switch_out", switch="fs1") == 0.0
     assert sample(node, "esl_apps_breakers_tripped") == 0.0
     assert sample(node, "esl_apps_outbox_depth", outbox="main") == 0.0
+    assert sample(node, "esl_apps_outbox_failing_seconds", outbox="history") == 0.0
 
 
 def test_node_without_a_console_keeps_no_history(node: Node) -> None:

@@ -587,6 +587,11 @@ def test_failing_time_grows_between_attempts(bed: Bed, monkeypatch: pytest.Monke
     eventually(lambda: bed.state().get("failures"))
     bed.at += 100
     eventually(lambda: node.value("esl_apps_webhook_failing_seconds", webhook="crm") == 100)
+    # Once all was set aside, nothing is tried.
+    queue = WebhookQueue(redis_client.connect(bed.redis.url))
+    state = queue.read(keys.webhook("acme", "crm"), 10)
+    assert queue.set_aside(keys.webhook("acme", "crm"), state.done, state.entries[-1], 1)
+    eventually(lambda: node.value("esl_apps_webhook_failing_seconds", webhook="crm") == 0)
 
 
 # Configuration --------------------------------------------------------------------------------------------

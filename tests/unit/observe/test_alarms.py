@@ -20,6 +20,8 @@ from tests.support.promql import COMMON, faults, matched, shown_faults
 
 FILE = ROOT / "conf" / "prometheus" / "rules.yml"
 NODE = {"job": "esl_apps", "instance": "10.0.0.1:8000"}
+#: An alarm with these labels doesn't say which node.
+ALL = {"job": "esl_apps"}
 PROMTOOL = shutil.which("promtool")
 
 
@@ -50,6 +52,7 @@ REQUESTS = "esl_apps_http_request_seconds_count"
 MOS = "esl_apps_leg_mos"
 WEBHOOK = {"webhook": "crm"}
 REFUSED, CERTIFICATE = "esl_apps_config_reload_refused", "esl_apps_certificate_expires_seconds"
+FAILING = 'esl_apps_webhook_failing_seconds{webhook="crm"'
 POSTED = 'method="POST", route="/click2dial/calls"'
 
 CASES = [
@@ -64,7 +67,7 @@ CASES = [
             'esl_apps_breakers_tripped{worker="2"}': "0x20 2x30",
         },
         value="2",
-        node={"job": "esl_apps"},
+        node=ALL,
     ),
     Case(
         "CallsLost",
@@ -72,10 +75,37 @@ CASES = [
         {"app": "disa", "end_reason": "lost"},
     ),
     Case("RecordsWaiting", {'esl_apps_outbox_depth{outbox="main"}': "0x20 1+1x30"}, {"outbox": "main"}, "20"),
-    Case("WebhookFailing", {'esl_apps_webhook_failing_seconds{webhook="crm"}': "0+15x100"}, WEBHOOK, "17m 0s", "17m"),
-    Case("WebhookBehind", {'esl_apps_webhook_oldest_seconds{webhook="crm"}': "0+15x100"}, WEBHOOK, "17m 0s", "17m"),
+    # A few records, and no more come.
+    Case(
+        "RecordsWaiting",
+        {
+            'esl_apps_outbox_depth{outbox="main"}': "0x4 3x40",
+            'esl_apps_outbox_failing_seconds{outbox="main"}': "0x4 0+15x40",
+        },
+        {"outbox": "main"},
+        "3",
+        "4m",
+    ),
+    Case("WebhookFailing", {f"{FAILING}}}": "0+15x100"}, WEBHOOK, "17m 0s", "17m", ALL),
+    # Another process has just taken the lease.
+    Case(
+        "WebhookFailing",
+        {f'{FAILING}, worker="1"}}': "0+15x68 stale", f'{FAILING}, worker="2"}}': "_x70 1050+15x20"},
+        WEBHOOK,
+        "17m 30s",
+        "17m30s",
+        ALL,
+    ),
+    Case(
+        "WebhookBehind",
+        {'esl_apps_webhook_oldest_seconds{webhook="crm", worker="1"}': "0+15x100"},
+        WEBHOOK,
+        "17m 0s",
+        "17m",
+        ALL,
+    ),
     Case("WebhookSetAside", {'esl_apps_webhook_set_aside_total{webhook="crm"}': "0x34 60x10"}, WEBHOOK),
-    Case("WebhookOff", {'esl_apps_webhook_off{webhook="crm"}': "0x20 1x20"}, WEBHOOK),
+    Case("WebhookOff", {'esl_apps_webhook_off{webhook="crm"}': "0x20 1x20"}, WEBHOOK, node=ALL),
     Case(
         "RequestsFail",
         {f'{REQUESTS}{{{POSTED}, status="202"}}': "0+9x60", f'{REQUESTS}{{{POSTED}, status="503"}}': "0+1x60"},
@@ -196,6 +226,8 @@ HEALTHY = {
     'esl_apps_outbox_depth{outbox="main"}': " ".join(["0 3 1 0 2 5 0 1"] * 13),
     'esl_apps_outbox_depth{outbox="busy"}': " ".join(["2 5 1 4 1 3 5 1"] * 13),
     'esl_apps_outbox_depth{outbox="acme"}': "1000-10x100",
+    # Redis was restarted.
+    'esl_apps_outbox_failing_seconds{outbox="main"}': "0x70 0 15 30 45 60 0x30",
     'esl_apps_calls_total{app="disa", end_reason="lost"}': "4x100",
     'esl_apps_calls_total{app="disa", end_reason="answered"}': "0+9x100",
     'esl_apps_alerts_total{alert="pin_lock"}': "1x100",
@@ -214,7 +246,9 @@ HEALTHY = {
 
 #: An alarm that is quiet because another one says what is wrong.
 QUIET = [
-    ("WebhookBehind", {'esl_apps_webhook_failing_seconds{webhook="crm"}': "0+15x100"}),
+    ("WebhookFailing", {'esl_apps_webhook_off{webhook="crm"}': "1x100"}),
+    # Until a moment ago another process tried it.
+    ("WebhookBehind", {f'{FAILING}, worker="2"}}': "0+15x67 stale"}),
     ("WebhookBehind", {'esl_apps_webhook_off{webhook="crm"}': "1x100"}),
 ]
 
@@ -249,7 +283,7 @@ def promtool_file(rules_file: Path) -> dict[str, Any]:
         for case in CASES
     ]
     for alarm, reason in QUIET:
-        (ringing,) = [case for case in CASES if case.alarm == alarm]
+        ringing = next(case for case in CASES if case.alarm == alarm)
         tests.append(
             {
                 "interval": "15s",
