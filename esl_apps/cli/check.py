@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from glob import escape, glob
 from pathlib import Path
 from xml.etree import ElementTree
 
-from esl_apps.cli import browser_profiles, transfer_profiles
+from esl_apps.cli import browser_profiles, service_unit, transfer_profiles
 from esl_apps.cli.exit_status import Exit
 from esl_apps.cli.output import printable, report, report_json
 from esl_apps.config import warnings
@@ -30,7 +29,7 @@ from esl_apps.net import tls
 from esl_apps.net.address import is_loopback, split_address
 from esl_apps.net.post import Failed
 from esl_apps.net.resolver import Resolver
-from esl_apps.node import descriptors
+from esl_apps.node import descriptors, recording_expiry
 from esl_apps.node.policy import own_settings
 from esl_apps.node.spoken import Spoken, chosen
 from esl_apps.node.state_folder import state_folder
@@ -330,24 +329,13 @@ def _folders(config: Config) -> Iterator[Result]:
             yield Result(key, FAIL, f"{folder}: this user can't read it")
         elif key == "spool.dir" and not os.access(folder, os.W_OK):
             yield Result(key, WARN, f"{folder}: this user can't delete files in it, so those that are done with stay")
-        elif key == "recordings.dir" and (closed := _closed_day(config)) is not None:
+        elif key == "recordings.dir" and (closed := recording_expiry.closed_folder(config)) is not None:
             yield Result(key, FAIL, f"{closed}: this user can't delete recordings in it, as the configuration says")
+        elif (key == "spool.dir" or recording_expiry.deletes(config)) and service_unit.forbids(folder):
+            message = f"{folder}: the systemd unit keeps a node from deleting in it; {service_unit.remedy(folder)}"
+            yield Result(key, WARN, message)
         else:
             yield Result(key, OK, folder)
-
-
-def _closed_day(config: Config) -> str | None:
-    """Return a folder of recordings in which this user can't delete, if recordings are to be deleted."""
-    deletes = [scope for integrator in config.integrators for token in integrator.tokens for scope in token.scopes]
-    if config.recordings.keep_days is None and "record_delete" not in deletes:
-        return None
-    # The switch makes the folders of days. The newest has the rights that it gives now.
-    days = [
-        max(found)
-        for integrator in config.integrators
-        if (found := glob(f"{escape(config.recordings.dir)}/{integrator.name}/[0-9]*"))
-    ]
-    return next((day for day in days if not os.access(day, os.W_OK | os.X_OK)), None)
 
 
 def _prompts(config: Config) -> Iterator[Result]:

@@ -1,19 +1,23 @@
-"""Delete recordings that are older than ``recordings.keep_days``: whole days, file by file, and nothing else."""
+"""Delete recordings that are older than ``recordings.keep_days``: whole days, file by file, and nothing else. Report a
+folder in which that, or a client's ``DELETE``, will fail."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime
+from glob import escape, glob
 from itertools import islice
 from pathlib import Path
 
 import gevent
 
 from esl_apps.config.fields import NAME
+from esl_apps.config.model import Config
 from esl_apps.core.status import is_ref
 from esl_apps.node.services import Services
 from esl_apps.process import background
@@ -38,30 +42,42 @@ class RecordingExpiry(background.Kept):
         while True:
             # Redis's time: this node's clock may be ahead, most of all at the start.
             now = self._services.membership.redis_time()
-            if now is not None:
-                self.tidy(datetime.fromtimestamp(now, UTC).date())
+            self.tidy(None if now is None else datetime.fromtimestamp(now, UTC).date())
             gevent.sleep(LOOK_EVERY)
 
-    def tidy(self, today: date) -> None:
-        """Delete what is too old. A folder that can't be read is tried again at the next look."""
-        config = self._services.policy.config.recordings
-        if config.keep_days is None:
+    def tidy(self, today: date | None) -> None:
+        """Delete what is too old; ``today`` is None if Redis is away. A folder that can't be read is tried again at the
+        next look."""
+        config = self._services.policy.config
+        if not deletes(config):
             return
         failed: OSError | None = None
         try:
-            folders, failed = self._services.recordings.run(_expired, config.dir, today, config.keep_days)
-            for folder in folders:
-                try:
-                    self._delete_all(folder)
-                except Hangs:
-                    raise
-                except OSError as error:
-                    # One that this user may not touch keeps no other.
-                    failed = failed or error
+            closed = self._services.recordings.run(closed_folder, config)
+            if closed is not None:
+                failed = PermissionError(errno.EACCES, "no recording can be deleted in it", closed)
+            if config.recordings.keep_days is not None and today is not None:
+                failed = self._delete_old(config.recordings.dir, today, config.recordings.keep_days) or failed
         except OSError as error:
             failed = error
+        # The switch makes the folder with the first recording.
+        is_fault = failed is not None and not isinstance(failed, FileNotFoundError)
+        self._services.metrics.recordings_not_deleted.set(is_fault)
         if failed is not None:
             log.warning("recordings_not_expired", extra={"reason": str(failed)})
+
+    def _delete_old(self, root: str, today: date, keep: int) -> OSError | None:
+        """Return what was wrong with the first folder that couldn't be read or deleted. :raises OSError: with all."""
+        folders, failed = self._services.recordings.run(_expired, root, today, keep)
+        for folder in folders:
+            try:
+                self._delete_all(folder)
+            except Hangs:
+                raise
+            except OSError as error:
+                # One that this user may not touch keeps no other.
+                failed = failed or error
+        return failed
 
     def _delete_all(self, folder: str) -> None:
         """Delete the recordings of a day. :raises OSError: some are left."""
@@ -76,6 +92,26 @@ class RecordingExpiry(background.Kept):
         # Left if it holds anything else.
         with suppress(OSError):
             disk.run(os.rmdir, folder)
+
+
+def deletes(config: Config) -> bool:
+    """Return whether a node is to delete recordings: old ones, or those that a client deletes."""
+    scopes = [scope for integrator in config.integrators for token in integrator.tokens for scope in token.scopes]
+    return config.recordings.keep_days is not None or "record_delete" in scopes
+
+
+def closed_folder(config: Config) -> str | None:
+    """Return a folder of recordings in which this process can't delete, if recordings are to be deleted."""
+    root = config.recordings.dir
+    if not deletes(config) or not os.path.isdir(root):
+        return None
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        return root
+    # The switch makes the folders of days. The newest has the rights that it gives now.
+    days = [
+        max(found) for integrator in config.integrators if (found := glob(f"{escape(root)}/{integrator.name}/[0-9]*"))
+    ]
+    return next((day for day in days if not os.access(day, os.W_OK | os.X_OK)), None)
 
 
 def _expired(root: str, today: date, keep: int) -> tuple[list[str], OSError | None]:

@@ -147,6 +147,11 @@ class Metrics:
             ["listen"],
             registry=registry,
         )
+        self.recordings_not_deleted = Gauge(
+            "esl_apps_recordings_not_deleted",
+            "Whether recordings that are to be deleted could not be, or will not be",
+            registry=registry,
+        )
         ProcessCollector(registry=registry)
         registry.register(_Health())
         self.adopted = Counter("esl_apps_calls_adopted", "Calls taken over from a node that died", registry=registry)

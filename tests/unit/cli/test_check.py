@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from esl_apps.apps import APPLICATIONS
-from esl_apps.cli import browser_profiles, check
+from esl_apps.cli import browser_profiles, check, service_unit
 from esl_apps.esl.switch import Switch
 from esl_apps.prompts import PROMPTS
 from tests.support import ROOT, TLS
@@ -483,6 +483,47 @@ def test_check_spool_whose_files_stay_is_warned_of(
     monkeypatch.setattr(os, "access", lambda path, mode: not (path == folder and mode & os.W_OK) and access(path, mode))
     (line,) = [line for line in lines(run("check", "-c", good.written()), "WARN") if "spool.dir" in line]
     assert "can't delete files in it" in line
+
+
+def test_check_warns_of_a_folder_that_the_unit_closes(
+    run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A node under the unit can't delete there, and this user can."""
+    units = tmp_path / "units"
+    drop_ins = units / "esl-apps.service.d"
+    drop_ins.mkdir(parents=True)
+    monkeypatch.setattr(service_unit, "FOLDERS", (str(units),))
+    (tmp_path / "spool").mkdir()
+    good["spool"] = {"dir": str(tmp_path / "spool")}
+    folders = {"recordings.dir": good["recordings"]["dir"], "spool.dir": str(tmp_path / "spool")}
+
+    def warned() -> set[str]:
+        found = lines(run("check", "-c", good.written()), "WARN")
+        for key, folder in folders.items():
+            for line in found:
+                assert not line.startswith(key) or f"add ReadWritePaths={folder} below [Service]" in line
+        return {line.partition(": ")[0] for line in found} & folders.keys()
+
+    assert warned() == set()
+    unit = (ROOT / "conf/systemd/esl-apps.service").read_text()
+    (units / "esl-apps.service").write_text(unit)
+    # Nothing is to be deleted in the folder of recordings.
+    assert warned() == {"spool.dir"}
+    good["recordings"]["keep_days"] = 30
+    assert warned() == set(folders)
+    (drop_ins / "override.conf").write_text(f"[Service]\nReadWritePaths=-{folders['recordings.dir']}\n")
+    assert warned() == {"spool.dir"}
+    (drop_ins / "override.conf").write_text(f"[Service]\nReadWritePaths=/elsewhere {tmp_path}/\n")
+    assert warned() == set()
+    (drop_ins / "override.conf").write_text("[Service]\nProtectSystem=full\n")
+    assert warned() == set()
+
+
+def test_unit_opens_the_folders_of_the_default_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_unit, "FOLDERS", (str(ROOT / "conf/systemd"),))
+    assert not service_unit.forbids("/var/lib/esl_apps/recordings")
+    assert not service_unit.forbids("/var/log/freeswitch/json_cdr")
+    assert service_unit.forbids("/var/lib/esl_apps_other")
 
 
 def test_check_prompts_that_are_missing_fail(run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,9 +97,39 @@ def test_expiry_without_keep_days_deletes_nothing(build: Build) -> None:
     assert path.exists()
 
 
+def not_deleted(bench: Bench) -> float | None:
+    return bench.services.metrics.registry.get_sample_value("esl_apps_recordings_not_deleted")
+
+
 def test_expiry_of_a_folder_that_is_not_there_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     RecordingExpiry(bench.services).tidy(TODAY)
     assert "recordings_not_expired" in caplog.messages
+    assert not_deleted(bench) == 0
+
+
+@pytest.mark.parametrize("keep_days", [30, None])
+def test_expiry_reports_a_folder_that_is_read_only_at_once(
+    build: Build,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    keep_days: int | None,
+) -> None:
+    """As under the systemd unit, outside of its own folder. Neither Redis nor an old recording is needed to know."""
+    acme: dict[str, Any] = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests"}
+    acme["tokens"] = [{"name": "gdpr", "token": "t" * 20, "scopes": ["record_delete"]}]
+    bench = build(recordings={"dir": str(tmp_path), "keep_days": keep_days}, integrators=[acme], inbound={})
+    flags = [os.ST_RDONLY, 0]
+    statvfs = SimpleNamespace(**{**vars(os), "statvfs": lambda _path: SimpleNamespace(f_flag=flags[0])})
+    monkeypatch.setattr(recording_expiry, "os", statvfs)
+    expiry = RecordingExpiry(bench.services)
+    expiry.tidy(None)
+    (line,) = [record for record in caplog.records if record.message == "recordings_not_expired"]
+    assert vars(line)["reason"] == f"[Errno 13] no recording can be deleted in it: '{tmp_path}'"
+    assert not_deleted(bench) == 1
+    flags.pop(0)
+    expiry.tidy(None)
+    assert not_deleted(bench) == 0
 
 
 def test_expiry_goes_on_behind_a_folder_that_cannot_be_read(
@@ -143,3 +173,4 @@ def test_expiry_goes_on_behind_a_day_that_cannot_be_deleted(
     assert not old.exists()
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert caplog.messages.count("recordings_not_expired") == 1
+    assert not_deleted(bench) == 1

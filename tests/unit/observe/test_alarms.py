@@ -179,6 +179,7 @@ CASES = [
         "13d 23h 50m 0s",
     ),
     Case("FolderHangs", {'esl_apps_folder_hung_threads{folder="recordings"}': "0x20 1x20"}, {"folder": "recordings"}),
+    Case("RecordingsKept", {'esl_apps_recordings_not_deleted{worker="2"}': "0x20 1x300"}, at="72m"),
     # Its series begins with its first failure.
     Case("TaskFailed", {'esl_apps_background_failures_total{task="adoption"}': "_x30 1x11"}, {"task": "adoption"}),
     Case(
@@ -219,6 +220,7 @@ HEALTHY = {
     # Refused, and mended at once.
     REFUSED: "0x20 1 0x79",
     f'{CERTIFICATE}{{listen="0.0.0.0:8300"}}': "1296000-15x100",
+    "esl_apps_recordings_not_deleted": "0x10 1x20 0x70",
     # A failure of yesterday.
     'esl_apps_background_failures_total{task="adoption"}': "1x100",
     "esl_apps_log_lines_dropped_total": "5x100",
