@@ -5,6 +5,9 @@ import { Inviter, Registerer, RegistererState, SessionState, UserAgent } from ".
 // Milliseconds. A page on a LAN has its addresses at once; without a limit, a dead STUN server holds each call up.
 const ICE_WAIT = 1000;
 const RECONNECT = [1000, 2000, 5000, 10000, 20000];
+// How often to register. Sleep, a VPN or another Wi-Fi may end a WebSocket silently, and only an answer shows that it is alive.
+// nginx closes one that is silent for a minute.
+const REFRESH = 50000;
 const REASONS = {
   403: "not allowed", 404: "no such number", 408: "no answer", 480: "no answer, or not registered", 484: "number incomplete",
   486: "busy", 487: "cancelled", 488: "no audio possible between the two", 500: "the switch failed", 503: "not available now",
@@ -29,6 +32,7 @@ export class Line {
     this.microphone = "";
     this.agent = null;
     this.registerer = null;
+    this.next = null;
   }
 
   get registered() { return this.registerer?.state === RegistererState.Registered; }
@@ -59,52 +63,68 @@ export class Line {
       this.agent = null;
       throw new Error(`no connection to ${server}`, { cause: error });
     }
-    this.#registerOver(agent);
-  }
-
-  #registerOver(agent) {
-    const registerer = this.registerer = new Registerer(agent, { expires: 300 });
-    let was = false;
-    registerer.stateChange.addListener((state) => {
-      if (this.registerer !== registerer) return;
-      if (state === RegistererState.Unregistered && was) this.#again(agent, 0, "Registration lost, trying again…", () => this.#send(agent, 0));
-      was = state === RegistererState.Registered;
-    });
+    this.registerer = new Registerer(agent, { expires: 300 });
     this.#send(agent, 0);
   }
 
   #send(agent, tried) {
+    const { ws } = agent.transport;
+    // Without an answer that SIP.js understands.
+    this.#later(agent, REFRESH, () => this.#send(agent, tried));
+    this.next = null;
     const again = (text) => this.#again(agent, tried, text, () => this.#send(agent, tried + 1));
-    const current = (step) => (response) => { if (this.agent === agent) step(response); };
+    const current = (step) => (response) => { if (this.agent === agent && agent.transport.ws === ws) step(response); };
     this.registerer.register({
       requestDelegate: {
-        onAccept: current(() => this.on.registration("on", `Registered as ${agent.configuration.uri.user}`)),
+        onAccept: current(() => {
+          this.on.registration("on", `Registered as ${agent.configuration.uri.user}`);
+          this.#later(agent, REFRESH, () => this.#send(agent, 0));
+        }),
         onReject: current(({ message: { statusCode, reasonPhrase } }) => {
           const wrong = statusCode === 401 || statusCode === 403;
+          if (statusCode === 408) this.#reconnect(agent, tried);
           // A switch that starts answers 503 for a while.
-          if (statusCode === 408 || statusCode >= 500) again("The switch is not ready, trying again…");
-          else this.on.registration("bad", wrong ? "Wrong extension or password" : `Refused: ${reason(statusCode, reasonPhrase)}`);
+          else if (statusCode >= 500) again("The switch is not ready, trying again…");
+          else {
+            clearTimeout(this.timer);
+            this.on.registration("bad", wrong ? "Wrong extension or password" : `Refused: ${reason(statusCode, reasonPhrase)}`);
+          }
         }),
       },
     }).catch(() => again("Trying again…")); // one is on its way already
   }
 
+  // Drops the WebSocket, if it isn't gone, and opens another. A call goes on.
   #reconnect(agent, tried) {
+    agent.transport.disconnect().catch(() => {}); // a dead one is replaced before it has closed
     this.#again(agent, tried, "Connection lost, trying again…", async () => {
       try {
         await agent.reconnect();
       } catch {
-        this.#reconnect(agent, tried + 1);
+        if (this.agent === agent) this.#reconnect(agent, tried + 1);
         return;
       }
-      this.#send(agent, 0);
+      if (this.agent === agent) this.#send(agent, tried + 1);
     });
   }
 
   #again(agent, tried, text, step) {
     this.on.registration("wait", text);
-    setTimeout(() => { if (this.agent === agent) step(); }, RECONNECT[Math.min(tried, RECONNECT.length - 1)]);
+    this.#later(agent, RECONNECT[Math.min(tried, RECONNECT.length - 1)], step);
   }
+
+  #later(agent, milliseconds, step) {
+    clearTimeout(this.timer);
+    this.next = () => {
+      clearTimeout(this.timer);
+      this.next = null;
+      if (this.agent === agent) step();
+    };
+    this.timer = setTimeout(this.next, milliseconds);
+  }
+
+  // Takes the next step at once: the network is back, or the page is seen again.
+  wake() { this.next?.(); }
 
   async unregister() {
     const { agent, registerer } = this;

@@ -19,6 +19,7 @@ let ticking = 0;
 const line = new Line({
   registration(state, text) {
     const pill = $("registration");
+    if (pill.dataset.state === state && pill.textContent === text) return; // it registers again and again
     pill.dataset.state = state;
     pill.textContent = text;
     $("unregister").disabled = state === "off";
@@ -339,4 +340,6 @@ $("speaker-field").hidden = !("setSinkId" in remote);
 navigator.mediaDevices?.addEventListener("devicechange", listDevices);
 listDevices();
 window.addEventListener("pagehide", () => line.unregister());
+window.addEventListener("online", () => line.wake());
+document.addEventListener("visibilitychange", () => { if (!document.hidden) line.wake(); });
 if (!navigator.mediaDevices) problem("This page may not use a microphone. Open it over HTTPS, or on http://localhost.");
