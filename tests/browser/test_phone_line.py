@@ -11,6 +11,7 @@ from tests.rig.base import eventually
 from tests.support.node import Node
 
 pytestmark = on_the_sandbox
+CALLEE = "0820001234"
 Open = Callable[..., Any]
 
 
@@ -22,6 +23,12 @@ def registered(page: Any, node: Node) -> Switch:
     switch = Switch(page.context)
     register(page, node.api)
     return switch
+
+
+def dial(page: Any) -> None:
+    page.fill("#callee", CALLEE)
+    page.fill("#outbound_id", "27115550000")
+    page.click("#place")
 
 
 # The connection -------------------------------------------------------------------------------------------
@@ -67,3 +74,23 @@ def test_phone_asks_at_once_when_the_network_is_back(node: Node, open_page: Open
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     sees(page, "#registration", "Registered as 1000")
     assert len(switch.sockets) == 2
+
+
+# Names ----------------------------------------------------------------------------------------------------
+
+
+def test_phone_says_who_calls_by_name_and_number(node: Node, open_page: Open) -> None:
+    page = open_page()
+    switch = registered(page, node)
+    switch.ring(CALLEE, "Zoë Smith")
+    sees(page, "#party", f"Zoë Smith, {CALLEE}")
+    # A screen reader reads it with the button that has the focus.
+    described = page.evaluate(
+        "document.getElementById(document.activeElement.getAttribute('aria-describedby')).innerText"
+    )
+    assert described == f"Zoë Smith, {CALLEE}"
+    page.click("#refuse")
+    eventually(lambda: page.is_hidden("#call"))
+    # As a switch does that has no name.
+    switch.ring(CALLEE, CALLEE)
+    eventually(lambda: page.inner_text("#party") == CALLEE)

@@ -163,8 +163,10 @@ export class Line {
       invitation.reject({ statusCode: 486 });
       return;
     }
-    const from = invitation.remoteIdentity;
-    const call = this.#follow(invitation, from.uri.user ?? from.displayName ?? "unknown", true);
+    const { displayName, uri: { user } } = invitation.remoteIdentity;
+    // Without a name, a switch shows the number twice.
+    const party = [...new Set([displayName, user])].filter(Boolean).join(", ") || "unknown";
+    const call = this.#follow(invitation, party, true);
     call.automatic = asksForAnswer(invitation.request);
     this.on.incoming(call);
     call.changed("incoming");
