@@ -76,6 +76,130 @@ def test_phone_asks_at_once_when_the_network_is_back(node: Node, open_page: Open
     assert len(switch.sockets) == 2
 
 
+# The microphone -------------------------------------------------------------------------------------------
+
+DENIED = "the page may not use a microphone, or there is none"
+_DENY = """Object.defineProperty(MediaDevices.prototype, "getUserMedia", {
+  value: async () => { throw new DOMException("Permission denied", "NotAllowedError"); } })"""
+
+
+def test_phone_without_a_microphone_says_so_when_it_dials(node: Node, open_page: Open) -> None:
+    page = open_page()
+    page.add_init_script(_DENY)
+    registered(page, node)
+    dial(page)
+    sees(page, "#problem", f"Call to {CALLEE}: {DENIED}")
+    assert page.is_visible("#dial")
+
+
+def test_phone_without_a_microphone_says_so_when_answering(node: Node, open_page: Open) -> None:
+    page = open_page()
+    page.add_init_script(_DENY)
+    switch = registered(page, node)
+    switch.ring(CALLEE)
+    page.click("#answer")
+    sees(page, "#problem", f"Call from {CALLEE}: {DENIED}")
+    assert switch.count("SIP/2.0 480") == 1
+    # The next one rings.
+    switch.ring("0820005678")
+    sees(page, "#party", "0820005678")
+
+
+#: ``window.asked`` has the microphones that were asked for; ``unplug(id)`` and ``plug()`` do what a hand does.
+_DEVICES = """
+  window.asked = [];
+  window.tracks = [];
+  let gone = "";
+  window.hidden = false;
+  const {enumerateDevices, getUserMedia} = MediaDevices.prototype;
+  MediaDevices.prototype.enumerateDevices = async function () {
+    const found = await enumerateDevices.call(this);
+    if (window.hidden) return found.map(({kind}) => ({kind, deviceId: "", label: ""}));
+    return found.filter(({deviceId}) => deviceId !== gone);
+  };
+  MediaDevices.prototype.getUserMedia = async function (constraints) {
+    const id = constraints.audio.deviceId?.exact ?? "";
+    window.asked.push(id);
+    if (id && id === gone) throw new DOMException("", "OverconstrainedError");
+    window.hidden = false;
+    const stream = await getUserMedia.call(this, constraints);
+    window.tracks.push(...stream.getTracks());
+    return stream;
+  };
+  window.unplug = (id) => {
+    gone = id;
+    const track = window.tracks.at(-1);
+    track.stop();
+    track.dispatchEvent(new Event("ended"));
+    navigator.mediaDevices.dispatchEvent(new Event("devicechange"));
+  };
+"""
+
+
+def choose_microphone(page: Any) -> str:
+    page.click("#sound summary")
+    eventually(lambda: page.evaluate("document.getElementById('microphone').options.length") > 1)
+    page.select_option("#microphone", index=1)
+    return str(page.input_value("#microphone"))
+
+
+def test_phone_call_goes_on_when_its_headset_is_unplugged(node: Node, open_page: Open) -> None:
+    page = open_page(permissions=["microphone"])
+    page.add_init_script(_DEVICES)
+    registered(page, node)
+    headset = choose_microphone(page)
+    dial(page)
+    sees(page, "#state", "Connected")
+    page.evaluate("id => window.unplug(id)", headset)
+    eventually(lambda: page.input_value("#microphone") == "")
+    eventually(lambda: page.evaluate("window.tracks.at(-1).readyState") == "live")
+    asked = page.evaluate("window.asked")
+    assert (asked[0], asked[-1]) == (headset, "")
+    # It is remembered for when it is plugged in again.
+    page.evaluate("window.unplug('')")
+    eventually(lambda: page.evaluate("window.asked.at(-1)") == headset)
+    assert page.input_value("#microphone") == headset
+
+
+def test_phone_first_call_takes_the_remembered_microphone(node: Node, open_page: Open) -> None:
+    """Some browsers tell which devices there are only once the page may use one."""
+    page = open_page(permissions=["microphone"])
+    page.add_init_script(_DEVICES)
+    registered(page, node)
+    headset = choose_microphone(page)
+    page.add_init_script("window.hidden = true")
+    register(page, node.api)
+    assert page.input_value("#microphone") == ""
+    dial(page)
+    sees(page, "#state", "Connected")
+    eventually(lambda: page.evaluate("window.asked") == ["", headset])
+    assert page.input_value("#microphone") == headset
+
+
+def test_phone_shows_the_microphone_that_it_could_not_leave(node: Node, open_page: Open) -> None:
+    page = open_page(permissions=["microphone"])
+    page.add_init_script(_DEVICES)
+    registered(page, node)
+    headset = choose_microphone(page)
+    dial(page)
+    sees(page, "#state", "Connected")
+    page.evaluate(_DENY)
+    page.select_option("#microphone", index=2)
+    sees(page, "#problem", f"Microphone: {DENIED}")
+    eventually(lambda: page.input_value("#microphone") == headset)
+    assert page.evaluate("localStorage.getItem('microphone')") == headset
+
+
+def test_phone_remembers_not_to_answer_by_itself(node: Node, open_page: Open) -> None:
+    page = open_page()
+    page.goto(f"http://{node.api}/phone/")
+    assert page.is_checked("#automatic")
+    page.click("#sound summary")
+    page.uncheck("#automatic")
+    page.reload()
+    assert not page.is_checked("#automatic")
+
+
 # Names ----------------------------------------------------------------------------------------------------
 
 

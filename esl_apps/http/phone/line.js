@@ -141,11 +141,10 @@ export class Line {
     const uri = UserAgent.makeURI(`sip:${encodeURIComponent(fields.callee)}@${this.domain}`);
     const extraHeaders = [`X-Teleforge-Outbound-ID: ${line(fields.outbound_id)}`];
     if (fields.contact_ref) extraHeaders.push(`X-Teleforge-Contact-Ref: ${line(fields.contact_ref)}`);
-    const inviter = new Inviter(this.agent, uri, {
-      extraHeaders, earlyMedia: true, sessionDescriptionHandlerOptions: this.#media(),
-    });
+    const inviter = new Inviter(this.agent, uri, { extraHeaders, earlyMedia: true });
     const call = this.#follow(inviter, fields.callee, false);
     inviter.invite({
+      sessionDescriptionHandlerOptions: call.media(),
       requestDelegate: {
         onProgress: ({ message }) => call.changed(message.statusCode === 180 || message.statusCode === 183 ? "ringing" : "calling"),
         onReject: ({ message }) => {
@@ -172,13 +171,9 @@ export class Line {
     call.changed("incoming");
   }
 
-  #media() {
-    return { constraints: { audio: this.microphone ? { deviceId: { exact: this.microphone } } : true, video: false } };
-  }
-
   #follow(session, party, incoming) {
-    const call = this.call = new Call(session, party, incoming, () => this.#media(), (now) => {
-      if (now === "ended") this.call = null;
+    const call = this.call = new Call(session, party, incoming, () => this.microphone, (now) => {
+      if (now === "ended" && this.call === call) this.call = null;
       this.on.call(call, now);
     });
     return call;
@@ -186,16 +181,19 @@ export class Line {
 }
 
 export class Call {
-  constructor(session, party, incoming, media, on) {
-    Object.assign(this, { session, party, incoming, media, on });
+  // `chosen()` is the microphone to use; `microphone` is the one in use.
+  constructor(session, party, incoming, chosen, on) {
+    Object.assign(this, { session, party, incoming, chosen, on });
+    this.microphone = "";
     this.state = "";
     this.since = null;
     this.errors = [];
     this.refusal = "";
-    this.muted = this.held = this.automatic = false;
+    this.muted = this.held = this.automatic = this.left = false;
     session.stateChange.addListener((state) => {
       if (state === SessionState.Established) {
         this.since = Date.now();
+        this.#watch();
         this.changed("talking");
       }
       // SIP.js tells the reason of a refusal only after this.
@@ -209,10 +207,17 @@ export class Call {
     this.on(state);
   }
 
+  // SIP.js ends a session before it says what failed, so the page is told again.
   failed(error) {
-    this.refusal = error.name === "NotAllowedError" || error.name === "NotFoundError"
-      ? "the page may not use a microphone, or there is none" : error.message;
-    this.changed("ended");
+    if (this.left) return;
+    this.refusal = said(error);
+    this.state = "ended";
+    this.on("ended");
+  }
+
+  media() {
+    this.microphone = this.chosen();
+    return { constraints: { audio: this.microphone ? { deviceId: { exact: this.microphone } } : true, video: false } };
   }
 
   get connection() { return this.session.sessionDescriptionHandler?.peerConnection; }
@@ -231,6 +236,7 @@ export class Call {
 
   end() {
     const { state } = this.session;
+    this.left = true;
     if (state === SessionState.Established) return this.session.bye();
     if (state === SessionState.Terminated || state === SessionState.Terminating) return undefined;
     return this.incoming ? this.session.reject({ statusCode: 486 }) : this.session.cancel();
@@ -257,14 +263,31 @@ export class Call {
     for (const sender of this.connection?.getSenders() ?? []) if (sender.track) sender.track.enabled = !this.muted && !this.held;
   }
 
-  async useMicrophone(stream) {
-    const [track] = stream.getAudioTracks();
-    for (const sender of this.connection?.getSenders() ?? []) if (sender.track?.kind === "audio") {
-      const before = sender.track;
-      await sender.replaceTrack(track);
-      before.stop();
+  get #sender() { return this.connection?.getSenders().find(({ track }) => track?.kind === "audio"); }
+
+  // Takes the chosen microphone, if the call has another one or one that was unplugged.
+  async useMicrophone() {
+    const sender = this.#sender;
+    if (!sender || (this.microphone === this.chosen() && sender.track.readyState === "live")) return;
+    const before = this.microphone;
+    try {
+      const [track] = (await navigator.mediaDevices.getUserMedia(this.media().constraints)).getAudioTracks();
+      const old = sender.track;
+      if (this.state === "ended") track.stop();
+      else await sender.replaceTrack(track);
+      old.stop();
+    } catch (error) {
+      this.microphone = before;
+      throw new Error(said(error), { cause: error });
     }
+    this.#watch();
     this.#sendVoice();
+  }
+
+  // `unplugged`, which the page brings, is called when the microphone is.
+  #watch() {
+    const sender = this.#sender;
+    if (sender) sender.track.onended = () => this.unplugged?.();
   }
 
   press(key) {
@@ -276,6 +299,11 @@ export class Call {
       this.session.info({ requestOptions: { body: { contentDisposition: "render", contentType: "application/dtmf-relay", content } } });
     }
   }
+}
+
+function said(error) {
+  return error.name === "NotAllowedError" || error.name === "NotFoundError"
+    ? "the page may not use a microphone, or there is none" : error.message || error.name;
 }
 
 // A header's value is one line: what a person pastes must not begin another header.

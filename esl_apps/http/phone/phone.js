@@ -68,6 +68,7 @@ function begun(call) {
   const tick = () => { $("duration").textContent = duration(Date.now() - call.since); };
   tick();
   ticking = setInterval(tick, 1000);
+  call.unplugged = listDevices;
   listDevices(); // its labels are known now
 }
 
@@ -84,7 +85,7 @@ function ended(call) {
   showErrors(call.errors);
   const others = call.errors.filter(({ field }) => !$(`${field}-error`)).map(({ field, message }) => `${field}: ${message}`);
   if (others.length) problem(others.join("; "));
-  else if (call.refusal && !call.errors.length) problem(`Call to ${call.party}: ${call.refusal}`);
+  else if (call.refusal && !call.errors.length) problem(`Call ${call.incoming ? "from" : "to"} ${call.party}: ${call.refusal}`);
   if (!call.incoming) (document.querySelector("#dial [aria-invalid=true]") ?? $("callee")).focus();
 }
 
@@ -235,23 +236,35 @@ async function listDevices() {
     $(id).replaceChildren(new Option("Default", ""), ...options);
     $(id).value = found.some((device) => device.deviceId === chosen) ? chosen : "";
   }
-  line.microphone = $("microphone").value;
-  await remote.setSinkId?.($("speaker").value).catch(() => {});
+  await Promise.all(Object.keys(DEVICES).map(use));
 }
 
-$("microphone").addEventListener("change", async () => {
-  line.microphone = $("microphone").value;
-  localStorage.setItem("microphone", line.microphone);
-  if (line.call?.since) {
-    const audio = line.microphone ? { deviceId: { exact: line.microphone } } : true;
-    await line.call.useMicrophone(await navigator.mediaDevices.getUserMedia({ audio }));
-  }
-});
+const DEVICES = {
+  microphone: async (id) => { line.microphone = id; await line.call?.useMicrophone(); },
+  speaker: async (id) => { await remote.setSinkId?.(id); },
+};
 
-$("speaker").addEventListener("change", () => {
-  localStorage.setItem("speaker", $("speaker").value);
-  remote.setSinkId?.($("speaker").value).catch((error) => problem(`Speaker: ${error.message}`));
-});
+// Puts the device that is shown in force. Returns whether it could.
+async function use(kind) {
+  try {
+    await DEVICES[kind]($(kind).value);
+    return true;
+  } catch (error) {
+    problem(`${$(kind).labels[0].textContent}: ${error.message}`);
+    return false;
+  }
+}
+
+for (const kind of Object.keys(DEVICES)) {
+  $(kind).addEventListener("change", async () => {
+    const chosen = $(kind).value;
+    if (await use(kind)) localStorage.setItem(kind, chosen);
+    else listDevices();
+  });
+}
+
+$("automatic").checked = localStorage.getItem("automatic") !== "off";
+$("automatic").addEventListener("change", () => localStorage.setItem("automatic", $("automatic").checked ? "on" : "off"));
 
 // Returns a function that stops it.
 function startRing() {
