@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.browser.switch import Switch, register, sees
+from tests.browser.switch import Switch, fill_in_account, register, sees
 from tests.conftest import on_the_sandbox
 from tests.rig.base import eventually
 from tests.support.node import Node
 
 pytestmark = on_the_sandbox
-CALLEE = "0820001234"
+CALLEE, SITE = "0820001234", "http://localhost:8089"
 Open = Callable[..., Any]
 
 
 def CONFIG(config: dict[str, Any]) -> None:
-    config["integrators"][0]["phone"] = True
+    config["integrators"][0] |= {"phone": True, "allow_origins": [SITE]}
 
 
 def registered(page: Any, node: Node) -> Switch:
@@ -218,3 +218,30 @@ def test_phone_says_who_calls_by_name_and_number(node: Node, open_page: Open) ->
     # As a switch does that has no name.
     switch.ring(CALLEE, CALLEE)
     eventually(lambda: page.inner_text("#party") == CALLEE)
+
+
+# Calls of another site ------------------------------------------------------------------------------------
+
+
+def test_phone_keeps_its_call_when_the_site_is_loaded_again(node: Node, open_page: Open) -> None:
+    """Most CRMs load a page for each customer."""
+    page = open_page(permissions=["local-network-access"])
+    switch = Switch(page.context)
+    script = (
+        f'<script src="http://{node.api}/phone/embed.js" data-mode="phone" data-outbound-id="27115550000"></script>'
+    )
+    body = f'<!doctype html><link rel="icon" href="data:,"><a id="link" href="tel:{CALLEE}">Ana</a>{script}'
+    page.route(f"{SITE}/**", lambda route: route.fulfill(content_type="text/html", body=body))
+    page.goto(f"{SITE}/customers/1")
+    with page.expect_popup() as popup:
+        page.click("#link")
+    phone = popup.value
+    sees(phone, "#problem", f"Register to call {CALLEE}")
+    fill_in_account(phone)
+    page.click("#link")
+    sees(phone, "#state", "Connected")
+    page.goto(f"{SITE}/customers/2")
+    page.click("#link")
+    sees(page, "[role=status]", "see the phone's window")
+    assert phone.inner_text("#state") == "Connected"
+    assert (switch.count("INVITE"), switch.count("BYE"), len(switch.sockets)) == (1, 0, 1)

@@ -119,14 +119,14 @@
   // The phone's window is opened once. It dials only for pages that `allow_origins` lists. With a token, it shows how the
   // call goes on beyond its own leg.
   function throughPhone(fields) {
-    if (!line || line.closed) line = window.open(phone, "esl_apps_phone", "popup,width=420,height=760");
+    if (!line || line.closed) line = phoneWindow();
     if (!line) return Promise.reject(new Error("the browser has blocked the phone's window"));
     line.focus();
     const id = [...crypto.getRandomValues(new Uint32Array(4))].join("-");
     return new Promise((resolve, reject) => {
       let left = 60;
       const timer = setInterval(() => {
-        if (left-- === 0) finish(() => reject(new Error("the phone's window does not answer")));
+        if (left-- === 0) finish(() => reject(new Error("the phone's window does not answer; close it and try again")));
         else line.postMessage({ type: "esl-apps-dial", id, fields, tokens: hasToken() }, phone.origin);
       }, 250);
       const heard = ({ source, origin, data }) => {
@@ -137,6 +137,17 @@
       const finish = (settle) => { clearInterval(timer); window.removeEventListener("message", heard); settle(); };
       window.addEventListener("message", heard);
     });
+  }
+
+  // A page before this one may have opened the window. To load the phone there again would end its call.
+  function phoneWindow() {
+    const found = window.open("", "esl_apps_phone", "popup,width=420,height=760");
+    try {
+      if (found?.location.href === "about:blank") found.location = phone;
+    } catch {
+      // Another origin's page, which is the phone's.
+    }
+    return found;
   }
 
   const hasToken = () => Boolean(settings.token || settings.tokenUrl);
