@@ -212,6 +212,34 @@ def test_console_stream_that_falls_silent_counts_as_lost(node: Node, open_page: 
     note.wait_for()
 
 
+_HIDE = """
+  window.streams = [];
+  const Real = EventSource;
+  window.EventSource = class extends Real { constructor(url) { super(url); window.streams.push(this); } };
+  let hidden = false;
+  Object.defineProperty(document, "hidden", {get: () => hidden});
+  window.hide = (yes) => { hidden = yes; document.dispatchEvent(new Event("visibilitychange")); };
+"""
+
+
+def test_console_page_that_is_hidden_has_no_stream(node: Node, open_page: Open) -> None:
+    """A browser opens six connections to a server for all its tabs: the seventh page and all forms would wait."""
+    page = open_page()
+    page.add_init_script(_HIDE)
+    log_in(page, node)
+    until(page, "window.streams.at(-1).readyState === EventSource.OPEN")
+    page.evaluate("window.hide(true)")
+    assert page.evaluate("window.streams.every(({readyState}) => readyState === EventSource.CLOSED)")
+    ref = node.call("1000", CALLEE)
+    eventually(lambda: node.get(ref)["state"] == "bridged")
+    row = page.locator("#now tr", has_text="Talking")
+    assert row.count() == 0
+    page.evaluate("window.hide(false)")
+    row.wait_for()
+    node.delete(ref)
+    row.wait_for(state="detached")
+
+
 def test_console_callers_words_stay_text(node: Node, rig: SandboxRig, open_page: Open) -> None:
     path = "/v2/accounts/acme/cccps"
     card = {"data": {"cid": "0825559999", "comment": EVIL}}

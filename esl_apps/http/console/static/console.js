@@ -14,7 +14,7 @@ document.addEventListener("htmx:afterOnLoad", (event) => {
 
 // Draw parts of the page again when the node says so: those of a call when it changes (data-calls names it, or is empty
 // for all calls), those with data-ticks every so many ticks. Only while no events come, as while Redis is away, the page
-// asks by itself, and says so.
+// asks by itself, and says so. A hidden page has no stream: a browser opens six connections (HTTP/1.1) for all its tabs.
 const PATIENCE = 12000; // Milliseconds without a tick after which events count as lost: the node sends one every 5 s.
 const ALONE = 5000;
 const parts = () => document.querySelectorAll("[data-calls], [data-ticks]");
@@ -25,19 +25,13 @@ if (parts().length) {
   let ticks = 0;
   let silence = 0;
   let alone = 0;
-  let missed = false;
 
-  // Draw what is wanted of a page that is seen; a hidden one catches up when it is seen again.
-  const drawn = (wanted) => {
-    if (document.hidden) missed = true;
-    else for (const part of parts()) if (wanted(part.dataset)) draw(part);
-  };
+  const drawn = (wanted) => { for (const part of parts()) if (wanted(part.dataset)) draw(part); };
   const all = () => drawn(() => true);
 
   const heard = () => {
     clearTimeout(silence);
     silence = setTimeout(lost, PATIENCE);
-    if (!alone) return;
     clearInterval(alone);
     alone = 0;
     document.getElementById("polling").hidden = true;
@@ -72,11 +66,13 @@ if (parts().length) {
       drawn((data) => data.ticks && ticks % Number(data.ticks) === 0);
     });
   };
-  listen();
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden || !missed) return;
-    missed = false;
-    all();
-  });
-  window.addEventListener("pagehide", () => events.close());
+  const rest = () => {
+    events?.close();
+    clearTimeout(silence);
+    clearInterval(alone);
+    alone = 0;
+  };
+  if (!document.hidden) listen();
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : listen()));
+  window.addEventListener("pagehide", rest);
 }
