@@ -360,8 +360,9 @@ def test_browser_answers_by_itself_if_asked(stand: Stand, header: str, asked: bo
 
 # Embedding -----------------------------------------------------------------------------------------------
 
+LINK = "+27-82-000-1234;ext=12"
 PAGE = """<!doctype html><html lang="en"><title>Customers</title><body><main><h1>Customers</h1>
-<p><a id="link" href="tel:+27-82-000-1234" data-contact-ref="lead-9">082 000 1234</a></p></main>
+<p><a id="link" href="tel:{link}" data-contact-ref="lead-9">082 000 1234</a></p></main>
 <script src="http://{api}/phone/embed.js" {attributes}></script></body></html>"""
 
 
@@ -375,7 +376,10 @@ class Customers:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                kind, body = "text/html", PAGE.format(api=stand.node.api, attributes=outer.attributes).encode()
+                kind, body = (
+                    "text/html",
+                    PAGE.format(api=stand.node.api, link=LINK, attributes=outer.attributes).encode(),
+                )
                 if self.path == "/token":
                     answer = request(stand.node.api, "POST", f"/click2dial/agents/{ONE}/token", {})
                     outer.tokens.append(answer.json)
@@ -416,21 +420,22 @@ _NOTE_WHAT_IS_SAID = """() => {
 
 def test_link_becomes_a_call_by_post(stand: Stand, redis: RedisServer, customers: Customers, axe: Any) -> None:
     one = stand.one.register(ONE)
-    stand.rig.outside("0027820001234", Script(answer_after=0.1, tone=900))
+    callee = stand.rig.outside(CALLEE, Script(answer_after=0.1, tone=900))
     customers.attributes = f'data-agent="{ONE}" data-outbound-id="27115550000" data-token-url="/token"'
     page = one.new_page()
     page.goto(customers.url)
     page.evaluate(_NOTE_WHAT_IS_SAID)
     page.click("#link")
     one.sees("#state", "Incoming call")
-    eventually(lambda: "0027820001234: your phone rings" in page.evaluate("window.said"))
+    eventually(lambda: f"{LINK}: your phone rings" in page.evaluate("window.said"))
     assert axe(page) == []
     assert len(customers.tokens) == 1
     one.page.click("#answer")
     one.hears(900)
-    eventually(lambda: "0027820001234: connected" in page.evaluate("window.said"))
+    eventually(lambda: f"{LINK}: connected" in page.evaluate("window.said"))
+    eventually(lambda: callee.calls[0].received == "12")
     one.page.click("#hangup")
-    eventually(lambda: "0027820001234: answered" in page.evaluate("window.said"))
+    eventually(lambda: f"{LINK}: answered" in page.evaluate("window.said"))
     states = ["agent_ringing", "agent_answered", "callee_ringing", "bridged", "ended"]
     assert page.evaluate("window.states") == states
     record = record_of(redis, "answered", 16, "agent")
@@ -451,9 +456,8 @@ def test_link_tells_why_nothing_was_called(stand: Stand, customers: Customers) -
 
 def test_link_becomes_a_call_through_the_phone(stand: Stand, redis: RedisServer, customers: Customers) -> None:
     one = stand.one.register(ONE)
-    callee = "0027820001234"
-    stand.route(callee)
-    stand.rig.outside(callee, Script(answer_after=0.1, tone=900))
+    stand.route(LINK)
+    callee = stand.rig.outside(CALLEE, Script(answer_after=0.1, tone=900))
     customers.attributes = 'data-mode="phone" data-outbound-id="27115550000" data-token-url="/token"'
     page = one.page.context.new_page()
     one.watch(page)
@@ -462,7 +466,7 @@ def test_link_becomes_a_call_through_the_phone(stand: Stand, redis: RedisServer,
         page.click("#link")
     phone = popup.value
     one.watch(phone)
-    eventually(lambda: "Register to call 0027820001234" in phone.inner_text("#problem"))
+    eventually(lambda: f"Register to call {LINK}" in phone.inner_text("#problem"))
     # Its server, domain and extension are remembered, the password isn't.
     assert phone.input_value("#extension") == ONE
     assert phone.input_value("#password") == ""
@@ -473,12 +477,13 @@ def test_link_becomes_a_call_through_the_phone(stand: Stand, redis: RedisServer,
     page.click("#link")
     eventually(lambda: "Connected" in phone.inner_text("#state"))
     # The site gave the phone a token of its agent.
-    eventually(lambda: f"Connected with {callee}" in phone.inner_text("#progress"))
+    eventually(lambda: f"Connected with {CALLEE}" in phone.inner_text("#progress"))
     assert phone.inner_text("#about").split() == ["Reference", "lead-9"]
+    eventually(lambda: callee.calls[0].received == "12")
     phone.click("#hangup")
-    eventually(lambda: phone.inner_text("#last") == f"Last call to {callee}: answered")
+    eventually(lambda: phone.inner_text("#last") == f"Last call to {CALLEE}: answered")
     record = record_of(redis, "answered", 16, "agent")
-    assert (record["number"], record["contact_ref"]) == ("0027820001234", "lead-9")
+    assert (record["number"], record["contact_ref"]) == (CALLEE, "lead-9")
     phone.close()
 
 

@@ -129,28 +129,51 @@ def test_phone_page_link_is_for_its_own_callee(node: Node, open_page: Callable[.
     assert values(page) == ["0820005678", "", ""]
 
 
-def test_phone_page_embedded_link_that_is_no_number_says_so(node: Node, open_page: Callable[..., Any]) -> None:
-    page = open_page()
+def embed(page: Any, node: Node, href: str, **more: str) -> None:
+    """Turn a link into a call as a page does that embeds the phone."""
     page.goto(f"http://{node.api}/phone/")
     page.evaluate(
-        """(token) => new Promise((resolve) => {
-             document.body.insertAdjacentHTML("beforeend", '<a id="link" href="tel:100%">100 %</a>');
+        """([href, settings]) => new Promise((resolve) => {
+             document.body.insertAdjacentHTML("beforeend", `<a id="link" href="${href}">Call</a>`);
              const script = document.createElement("script");
-             Object.assign(script.dataset, { agent: "1000", outboundId: "27115550000", token });
+             Object.assign(script.dataset, settings);
              script.src = "/phone/embed.js";
              script.onload = resolve;
              document.body.append(script);
              window.told = [];
-             document.addEventListener("esl-apps-call", ({ detail }) => window.told.push(detail.errors[0].field));
+             document.addEventListener("esl-apps-call", ({ detail }) => window.told.push(detail.errors?.[0].field));
            })""",
-        agent_token(node, scopes=("call",)),
+        [
+            href,
+            {"agent": AGENT, "outboundId": "27115550000", "token": agent_token(node, scopes=("call", "read"))} | more,
+        ],
     )
+
+
+def test_phone_page_embedded_link_that_is_no_number_says_so(node: Node, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    embed(page, node, "tel:100%")
     for count in (1, 2):
         page.click("#link")
         eventually(lambda count=count: page.evaluate("window.told") == ["callee"] * count)  # type: ignore[misc]
     assert "not called: callee: " in page.inner_text("[role=status] >> nth=-1")
     # The browser itself says that the answers are 422.
     assert all("422" in fault for fault in page.faults)
+    page.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("more", "callee"), [({}, "+27-82-000-1234;ext=12"), ({"plus": "09"}, "0927-82-000-1234;ext=12")]
+)
+def test_phone_page_embedded_link_sends_its_whole_number(
+    node: Node, open_page: Callable[..., Any], more: dict[str, str], callee: str
+) -> None:
+    page = open_page()
+    embed(page, node, "tel:+27-82-000-1234;ext=12", **more)
+    with page.expect_request("**/click2dial/calls") as request:
+        page.click("#link")
+    assert request.value.post_data_json["callee"] == callee
+    eventually(lambda: page.evaluate("window.told.length") == 1)
     page.faults.clear()
 
 

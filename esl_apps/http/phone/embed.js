@@ -9,7 +9,7 @@
 // data-token        a token, in place of data-token-url
 // data-outbound-id  the number that the callee sees; a link's own data-outbound-id comes first
 // data-contact-ref  your reference, normally on each link
-// data-plus         in place of a + in front of a number (default 00)
+// data-plus         what replaces a + in front of a number, if anything
 //
 // Each link fires `esl-apps-call`, whose detail has call_ref and state, or errors. With data-mode post, and a token that
 // may read, it then fires `esl-apps-state` for each state of the call; the last one has end_reason.
@@ -49,7 +49,7 @@
       });
   });
 
-  // RFC 3966: visual separators and parameters are no part of the number.
+  // The node reads what follows: separators, parameters (;ext=12) and a +.
   function number(href) {
     let text = href.slice("tel:".length);
     try {
@@ -57,7 +57,7 @@
     } catch {
       // A % without a code: the node says what is wrong with the number.
     }
-    return text.split(";")[0].replace(/[-.()\s]/g, "").replace(/^\+/, settings.plus ?? "00");
+    return text.replace(/^\+/, settings.plus ?? "+");
   }
 
   async function post(fields) {
