@@ -129,6 +129,29 @@ def test_phone_page_link_is_for_its_own_callee(node: Node, open_page: Callable[.
     assert values(page) == ["0820005678", "", ""]
 
 
+def test_phone_page_second_link_leaves_nothing_of_the_first(node: Node, open_page: Callable[..., Any]) -> None:
+    """Its target is the page that is open, which isn't loaded again."""
+    page = open_page()
+    page.goto(f"http://{node.api}/phone/")
+    page.fill("[name=outbound_id]", "27115550000")
+    page.fill("[name=password]", "typed")
+    first = "callee=0820001234&outbound_id=tvc_spring&contact_ref=lead-7"
+    for link, form in (
+        (first, ["0820001234", "tvc_spring", "lead-7"]),
+        ("callee=0820005678&contact_ref=lead-8", ["0820005678", "27115550000", "lead-8"]),
+        (first, ["0820001234", "tvc_spring", "lead-7"]),
+        ("contact_ref=lead-9", ["", "27115550000", "lead-9"]),
+        (f"token={agent_token(node)}", ["", "27115550000", "lead-9"]),
+    ):
+        page.evaluate("link => { location.hash = link }", link)
+        eventually(lambda form=form: values(page) == form)  # type: ignore[misc]
+    eventually(lambda: page.url == f"http://{node.api}/phone/#")
+    # A reference without a number stays with the number that a person enters.
+    page.fill("[name=callee]", "0820009999")
+    assert values(page) == ["0820009999", "27115550000", "lead-9"]
+    assert page.input_value("[name=password]") == "typed"
+
+
 def embed(page: Any, node: Node, href: str, **more: str) -> None:
     """Turn a link into a call as a page does that embeds the phone."""
     page.goto(f"http://{node.api}/phone/")

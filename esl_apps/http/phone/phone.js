@@ -309,10 +309,11 @@ window.addEventListener("message", async (event) => {
 
 // The person's own number to show, while a page's call is in the form: its reference and its number are for its callee alone.
 let own = null;
+const FIELDS = ["callee", "outbound_id", "contact_ref"];
 
 function fill(fields) {
   own ??= $("outbound_id").value;
-  const { callee, outbound_id = own, contact_ref = "" } = fields;
+  const { callee = "", outbound_id = own, contact_ref = "" } = fields;
   for (const [name, text] of Object.entries({ callee, outbound_id, contact_ref })) $(name).value = text;
 }
 
@@ -327,8 +328,28 @@ $("outbound_id").addEventListener("input", () => {
   if (own !== null) own = $("outbound_id").value;
 });
 
+// Links fill the forms in (#callee=…&outbound_id=…&extension=…), also those into a page that is open, but nothing is dialled
+// before a person presses Call. And not the server and the domain: anyone can write a link, and the password is for that server.
+function followLink() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const fields = Object.fromEntries(given);
+  if (FIELDS.some((name) => given.has(name))) {
+    fill(fields);
+    showErrors([]);
+    if (!given.has("callee")) own = null; // the rest is for the number that a person enters
+  }
+  if (given.has("extension")) $("extension").value = fields.extension;
+  if (!given.has("token")) return;
+  follower.use(fields.token);
+  given.delete("token");
+  // Out of the address, which people copy.
+  history.replaceState(null, "", `${location.pathname}${location.search}#${given}`);
+}
+
+window.addEventListener("hashchange", followLink);
+
 function values() {
-  return Object.fromEntries(["callee", "outbound_id", "contact_ref"].map((name) => [name, $(name).value.trim()]));
+  return Object.fromEntries(FIELDS.map((name) => [name, $(name).value.trim()]));
 }
 
 // The start ------------------------------------------------------------------------------------------------
@@ -337,18 +358,7 @@ const secure = location.protocol === "https:";
 $("server").value = secure ? `wss://${location.host}/sip` : `ws://${location.hostname}:5066`;
 $("domain").value = location.hostname;
 for (const name of STORED) $(name).value = localStorage.getItem(name) || $(name).value;
-// Links fill the forms in (#callee=…&outbound_id=…&extension=…), but nothing is dialled before a person presses Call. And
-// not the server and the domain: anyone can write a link, and the password is for that server.
-const FILLED = ["callee", "outbound_id", "contact_ref", "extension"];
-const given = new URLSearchParams(location.hash.slice(1));
-if (given.has("callee")) own = $("outbound_id").value;
-for (const [name, text] of given) if (FILLED.includes(name)) $(name).value = text;
-if (given.has("token")) {
-  follower.use(given.get("token"));
-  given.delete("token");
-  // Out of the address, which people copy.
-  history.replaceState(null, "", `${location.pathname}${location.search}#${given}`);
-}
+followLink();
 $("speaker-field").hidden = !("setSinkId" in remote);
 navigator.mediaDevices?.addEventListener("devicechange", listDevices);
 listDevices();
