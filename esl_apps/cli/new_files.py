@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 
 def write(texts: Mapping[Path, str], modes: Mapping[Path, int] | None = None) -> None:
-    """Write files, and make their folders. ``modes``: the permissions of a new file, 0o644 otherwise; one that is there
-    keeps its own, and is replaced in one step.
+    """Write files, and make their folders (0o755). ``modes``: the permissions of a new file, 0o644 otherwise; one that
+    is there keeps its own, and is replaced in one step.
 
     :raises OSError: a file can't be written, or its owner could no longer read it; then none has changed.
     """
@@ -20,7 +21,7 @@ def write(texts: Mapping[Path, str], modes: Mapping[Path, int] | None = None) ->
         for name, text in texts.items():
             # Through a link, as an open file would be.
             file = Path(os.path.realpath(name))
-            file.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(file.parent)
             if file.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
             # A name that FreeSWITCH's *.xml doesn't include.
@@ -39,6 +40,16 @@ def write(texts: Mapping[Path, str], modes: Mapping[Path, int] | None = None) ->
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that the users of the service and of the switch can enter, whatever the umask.
+    Secrets in it have modes of their own."""
+    missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        # With the set-group-ID bit of its parent.
+        each.chmod(stat.S_IMODE(each.stat().st_mode) | 0o755)
 
 
 def _permit(fd: int, file: Path, mode: int) -> None:

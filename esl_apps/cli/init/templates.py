@@ -144,6 +144,8 @@ def _script(machine: Machine, answers: Answers, folder: Path, spool: str) -> str
         "# Puts the files of this folder in place. Made by `esl-apps init`; read it, then run it as root. Running it",
         "# again does no harm. A file of FreeSWITCH that it replaces is kept, as NAME.before-esl_apps.",
         "set -eu",
+        "# The switch and the service must read what root writes.",
+        "umask 022",
         f"cd {shlex.quote(str(folder))}",
         "",
         "id esl-apps > /dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin esl-apps",

@@ -63,6 +63,35 @@ def test_write_keeps_links_and_permissions(tmp_path: Path) -> None:
     assert [file.stat().st_mode & 0o777 for file in (target, fresh)] == [0o640, 0o600]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_init_makes_folders_that_the_service_can_enter(run: Run, tmp_path: Path, umask: int) -> None:
+    """The service and the switch have users of their own. Those who may not read a secret can't, by its own mode."""
+    tmp_path.chmod(0o700)
+    folder = tmp_path / "above" / "etc"
+    before = os.umask(umask)
+    try:
+        ran = run("init", str(folder), "--yes", "--region", "ZA", "--domain", "192.0.2.2")
+    finally:
+        os.umask(before)
+    assert ran.status == 0, ran.err
+    made = [folder.parent, folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o755}
+    assert len(made) > 3
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    secret = {name for name, mode in modes.items() if mode == 0o600}
+    assert secret == {"esl_apps.env", "event_socket.conf.xml", "00_esl_apps_secret.xml"} & modes.keys()
+    assert "esl_apps.env" in secret
+    assert {mode for name, mode in modes.items() if name not in secret} == {0o644, 0o755}
+    # A folder that was there is its owner's affair.
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+def test_write_makes_folders_of_their_parents_group(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2770)
+    new_files.write({tmp_path / "new" / "below" / "file": "text"})
+    assert (tmp_path / "new" / "below").stat().st_mode & 0o7777 == 0o2755
+
+
 _SWITCH, _OPERATOR, _OTHER = 12345, 12346, 12347
 """The switch's user and group, the operator's, and others'."""
 
