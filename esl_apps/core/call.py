@@ -235,7 +235,10 @@ class Call(Protocol):
         """Return after the time, unless the caller leaves before: that raises :class:`CallEnded`."""
 
     def conference(self, name: str, longest: float) -> None:
-        """Join a conference room; return when the caller is out of it, or after ``longest`` seconds."""
+        """Join a conference room; return when the caller is out of it, or after ``longest`` seconds.
+
+        If the node dies meanwhile, the switch ends the caller's leg some seconds later than that.
+        """
 
     def bridge(
         self,

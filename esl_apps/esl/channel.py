@@ -228,8 +228,11 @@ class Channel:
         # The name may contain an account id, which comes from Redis: escape @, +, and what the switch would expand.
         if self._keypad.heard:
             self._run(lambda: self._keypad.enter(CONFERENCE))
+        limit = int(longest) + dialstring.SWITCH_MARGIN  # Of the switch, if this node dies.
+        self._run(lambda: self._session.post(f"api sched_hangup +{limit} {self.uuid}"))
         completion = self._run(lambda: self._session.execute("conference", f"{quote(name, safe='')}@default"))
         self._wait(lambda: completion.done, longest)
+        self._run(lambda: self._session.post(f"api sched_del {self.uuid}"))
 
     def hangup(self, cause: str) -> None:
         self._run(lambda: self._session.hangup(cause))
@@ -429,10 +432,7 @@ class Channel:
         return CallEnded(str(error), lost=lost)
 
     def _ask_switch(self) -> None:
-        """Check that the switch still answers, after something it was told to do didn't happen.
-
-        :raises CallEnded: it doesn't.
-        """
+        """Check that a switch still answers, if it didn't do as it was told. :raises CallEnded: it doesn't."""
         self._run(lambda: self._session.send(f"api uuid_exists {self.uuid}"))
 
     def _see_hangup(self) -> None:

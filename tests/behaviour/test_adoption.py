@@ -350,6 +350,19 @@ def test_adoption_talk_is_limited_though_no_node_lives(
     assert (record["call_ref"], record["end_reason"], record["hung_up_by"]) == (ref, "answered", "system")
 
 
+def test_adoption_conference_is_limited_though_no_node_lives(
+    rig: Rig, redis: RedisServer, stage: Callable[..., Node]
+) -> None:
+    node = stage(**{**CARDS, "accounts": {"acme": {**CARDS["accounts"]["acme"], "limits": {"longest_call": 3}}}})
+    first = rig.outside("27831112222", Script(answer_after=0.1))
+    data = {"data": {"a_leg_number": "0831112222", "b_leg_number": "conference:weekly", "callback_delay": 0}}
+    answer = request(node.admin, "PUT", "/v2/accounts/acme/cccps/autodial", data, token=ADMIN_TOKEN)
+    assert answer.status in (200, 201, 202), answer.body
+    eventually(lambda: "schedule_hangup" in rig.api("show tasks"))
+    kill(node)
+    eventually(lambda: first.calls[0].leg.ended_at is not None)
+
+
 # The switch, too -------------------------------------------------------------------------------------------
 
 

@@ -17,10 +17,10 @@ from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.callback import RingBack, whom_to_call
 from esl_apps.apps.context import Arrival
-from esl_apps.apps.legs import LONGEST, SWITCH_MARGIN
+from esl_apps.apps.legs import LONGEST
 from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Rules
-from esl_apps.core import faults
+from esl_apps.core import dialstring, faults
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, CallEnded, Ended, Leg, Progress
 from esl_apps.core.cards import Account, Card, Cards
@@ -296,7 +296,7 @@ def test_emergency_call_outlasts_its_session(application: Callable[[Answers, Pur
     application(one, Purse(OVER))
     ((leg, _endpoints, timeout, longest),) = one.call.did("bridge")
     assert (timeout, longest, one.call.did("until")) == (RULES.callee_timeout, LONGEST, [])
-    assert leg["execute_on_answer_2"] == f"sched_hangup:+{int(LONGEST) + SWITCH_MARGIN}"
+    assert leg["execute_on_answer_2"] == f"sched_hangup:+{int(LONGEST) + dialstring.SWITCH_MARGIN}"
 
 
 def test_emergency_call_spares_the_leg_that_was_rung_back() -> None:

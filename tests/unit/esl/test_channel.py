@@ -857,6 +857,18 @@ def test_conference_gets_the_callers_keys(answered: Call) -> None:
     assert phases(switch) == [("multiset", f"^^|{SHOWN}"), CLEAR, CLEAR, EVERY]
 
 
+def test_conference_has_an_end_though_its_node_dies(answered: Call) -> None:
+    made, switch = answered
+    made.conference("weekly", 0.01)
+    switch.settle()
+    given = [command for command in switch.commands if "sched_" in command or "execute-app-name: conf" in command]
+    assert [command.splitlines()[0] for command in given] == [
+        f"api sched_hangup +5 {made.uuid}",
+        "sendmsg",
+        f"api sched_del {made.uuid}",
+    ]
+
+
 @pytest.mark.parametrize("another_node", [False, True])
 def test_answer_clears_what_another_node_bound(another_node: bool) -> None:
     left: dict[str, object] = {"variable_bind_digit_digit_timeout": "800"} if another_node else {}
