@@ -48,7 +48,7 @@ _NAMES: dict[Any, str] = {
 
 
 def expected(kind: Any) -> str:
-    """Say what a place takes: ``a number of seconds, 0 or more``, ``left or right``, ``a list``."""
+    """Say what a place takes: ``a whole number from 1 to 9``, ``left or right``, ``a list``."""
     return " or ".join(_expected(member) for member in alternatives(kind) if member is not NoneType)
 
 

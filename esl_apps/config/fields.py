@@ -41,16 +41,18 @@ SipValue = Annotated[
     ),
 ]
 XHeader = Annotated[str, described("a header's name, as X-Lead", pattern=r"^[Xx]-[A-Za-z0-9-]{1,62}\Z")]
-Seconds = Annotated[float, described("a number of seconds, 0 or more", ge=0)]
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
+#: An upper bound keeps .inf out, and numbers that a switch's or Redis's counters can't hold.
+_YEAR, MANY = 31_536_000, 1_000_000_000
+Seconds = Annotated[float, described(f"a number of seconds, 0 to {_YEAR} (a year)", ge=0, le=_YEAR)]
+Count = Annotated[int, Meta(ge=0, le=MANY)]
+Positive = Annotated[int, Meta(ge=1, le=MANY)]
 Port = Annotated[int, described("a port, 1 to 65535", ge=1, le=65535)]
 #: Redis keeps each one that is counted until its window is over.
 Threshold = Annotated[int, Meta(ge=1, le=10_000)]
 LockSeconds = Annotated[float, described("a number of seconds, 1 to 2592000", ge=1, le=2_592_000)]
-PerSecond = Annotated[float, described("a number of requests a second, above 0", gt=0, le=1e6)]
+PerSecond = Annotated[float, described("a number of requests a second, above 0, 1000000 at most", gt=0, le=1e6)]
 Timeout = Annotated[float, described("a number of seconds, above 0, 3600 at most", gt=0, le=3600)]
-Duration = Annotated[float, described("a number of seconds, above 0", gt=0)]
+Duration = Annotated[float, described(f"a number of seconds, above 0, {_YEAR} (a year) at most", gt=0, le=_YEAR)]
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from esl_apps.config.fields import MANY
+
 _ENCODE = "; in a password, write / # ? @ : % [ ] as %2F %23 %3F %40 %3A %25 %5B %5D"
 
 #: Options that are numbers. redis-py knows all of them and more, as ``client_name`` or ``ssl_ca_certs``.
@@ -102,6 +104,8 @@ def _server(url: str, form: str) -> RedisUrl:
         if name in options:
             try:
                 numbers[name] = read(options[name])
+                if not 0 <= numbers[name] <= MANY:
+                    raise ValueError
             except ValueError:
                 raise ValueError(f"the option {name} has a value that it can't have") from None
     path = unquote(parts.path)

@@ -53,14 +53,20 @@ def test_unknown_key_is_refused(more: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("callback:\n  retries: often\n", "7: callback.retries: expected a whole number, 0 or more, got text"),
-        ("callback:\n  retries: -1\n", "7: callback.retries: expected a whole number, 0 or more"),
-        ("callback:\n  retries: 1.5\n", "7: callback.retries: expected a whole number, 0 or more"),
+        (
+            "callback:\n  retries: often\n",
+            "7: callback.retries: expected a whole number from 0 to 1000000000, got text",
+        ),
+        ("callback:\n  retries: -1\n", "7: callback.retries: expected a whole number from 0 to 1000000000"),
+        ("callback:\n  retries: 1.5\n", "7: callback.retries: expected a whole number from 0 to 1000000000"),
         (
             "callback:\n  retries: '2'\n",
-            "7: callback.retries: expected a whole number, 0 or more, got text; remove the quotes",
+            "7: callback.retries: expected a whole number from 0 to 1000000000, got text; remove the quotes",
         ),
-        ("callback:\n  retry_after: -1\n", "7: callback.retry_after: expected a number of seconds, 0 or more"),
+        (
+            "callback:\n  retry_after: -1\n",
+            "7: callback.retry_after: expected a number of seconds, 0 to 31536000 (a year)",
+        ),
         ("callback:\n  confirm: 1\n", "7: callback.confirm: expected true or false, got a number"),
         ("callback:\n  confirm: 'yes'\n", "7: callback.confirm: expected true or false, got text"),
         ("callback:\n  confirm: 'true'\n", "7: callback.confirm: expected true or false, got text; remove the quotes"),
@@ -199,7 +205,7 @@ def test_integrator_without_a_key_is_refused(key: str) -> None:
 def test_number_from_the_environment_is_text() -> None:
     told = refusal("callback: {retries: '${N}'}\n", {"N": "5"})
     assert told == (
-        "f.yml:6: callback.retries: expected a whole number, 0 or more, got text; "
+        "f.yml:6: callback.retries: expected a whole number from 0 to 1000000000, got text; "
         "what an environment variable holds is always text"
     )
 

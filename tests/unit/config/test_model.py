@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
 
 import msgspec
 import pytest
 import yaml
 
-from esl_apps.config import load, model, parse, spending
+from esl_apps.config import explain, load, model, parse, spending
 from esl_apps.config.inbound import Inbound
 from esl_apps.config.pin_guard import PinGuard
+from esl_apps.config.problems import ConfigError
 from tests.support.configurations import LEAST, SECRETS, SHIPPED, read
 
 
@@ -70,6 +73,43 @@ def test_shipped_file_has_every_key() -> None:
         if one.encode_name not in found
     }
     assert missing == set()
+
+
+def numbers(kind: Any, data: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every key of a configuration that takes a number: its path, and where it is in the data."""
+    members = explain.alternatives(kind)
+    section = next((member for member in members if explain.is_section(member)), None)
+    for member in members:
+        steps: Any = ()
+        if get_origin(member) is dict and isinstance(data, dict):
+            steps = data
+        elif get_origin(member) is list and isinstance(data, list):
+            steps = range(len(data))
+        for step in steps:
+            name = f"[{step}]" if isinstance(data, list) else f".{step}"
+            yield from numbers(get_args(member)[-1], data[step], path + name)
+    if section is not None and isinstance(data, dict):
+        for one in msgspec.structs.fields(section):
+            name = f"{path}.{one.encode_name}"
+            if any(explain.bare(member) in (int, float) for member in explain.alternatives(one.type)):
+                yield name.removeprefix("."), data, one.encode_name
+            else:
+                yield from numbers(one.type, data.get(one.encode_name), name)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", str(10**24), "1.0e+24", "-1"])
+def test_number_out_of_bounds_is_refused(value: str) -> None:
+    """Later it would be an OverflowError, after an agent has answered."""
+    data = yaml.safe_load(SHIPPED.read_text())
+    found = list(numbers(model.Config, data))
+    assert len(found) > 60
+    for _path, section, key in found:
+        section[key] = yaml.safe_load(value)
+    with pytest.raises(ConfigError) as caught:
+        parse(yaml.safe_dump(data), SECRETS)
+    told = {problem.key: problem.message for problem in caught.value.problems}
+    # With their upper bounds.
+    assert [path for path, _section, _key in found if not re.search(r"[0-9]{3}", told.get(path, ""))] == []
 
 
 def test_compact_example_is_read() -> None:

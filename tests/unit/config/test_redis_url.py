@@ -38,6 +38,10 @@ def test_redis_url_of_a_known_form_is_accepted(url: str) -> None:
         ("redis://h:port", _REDIS),
         ("redis://:pass/word@h:6379", "the password is cut short or can't be read; in a password, write"),
         ("redis://[h", _REDIS),
+        *(
+            (f"redis://h?{option}", f"the option {option.partition('=')[0]} has a value that it can't have")
+            for option in ("socket_timeout=inf", "socket_timeout=nan", "max_connections=-1", "db=1" + 24 * "0")
+        ),
         ("redis://h?socket_timeout=x", "the option socket_timeout has a value that it can't have"),
         ("redis+cluster://", "expected redis+cluster://[USER:PASSWORD@]HOST:PORT"),
         ("redis+cluster://:pass", "expected redis+cluster://[USER:PASSWORD@]HOST:PORT; in a password"),

@@ -18,8 +18,14 @@ from tests.support.configurations import refusal, refusal_of_integrator
             "accounts: {a: {users: {u: {call_restriction: {x: {action: deny}}}}}}",
             "accounts.a.users.u.call_restriction.x: unknown class; expected one of ",
         ),
-        ("spending: {limits: {calls_per_hour: -1}}", "spending.limits.calls_per_hour: expected a whole number, 0 or"),
-        ("spending: {limits: {calls_per_day: 1.5}}", "spending.limits.calls_per_day: expected a whole number, 0 or mo"),
+        (
+            "spending: {limits: {calls_per_hour: -1}}",
+            "spending.limits.calls_per_hour: expected a whole number from 0 to",
+        ),
+        (
+            "spending: {limits: {calls_per_day: 1.5}}",
+            "spending.limits.calls_per_day: expected a whole number from 0 to",
+        ),
         ("spending: {breaker: {minutes_per_hour: lots}}", "spending.breaker.minutes_per_hour: expected a whole number"),
         ("spending: {limits: {high_risk_calls_per_hour: 1}}", "spending.limits.high_risk_calls_per_hour: unknown key"),
         ("spending: {breaker: {longest_call: 1}}", "spending.breaker.longest_call: unknown key"),
