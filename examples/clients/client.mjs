@@ -22,37 +22,59 @@ async function place(order) {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": randomUUID() };
   for (let attempt = 0; attempt < 5; attempt++) {
     let answer;
+    let text;
     try {
-      answer = await ask("/click2dial/calls", { method: "POST", headers, body: JSON.stringify(order) });
+      const signal = AbortSignal.timeout(30_000);
+      answer = await ask("/click2dial/calls", { method: "POST", headers, body: JSON.stringify(order), signal });
+      text = await answer.text();
     } catch {
       // No answer: the call may or may not have been placed. The same key finds out.
       await sleep(1000 * 2 ** attempt);
       continue;
     }
-    if (answer.ok) return (await answer.json()).call_ref;
+    if (answer.ok) return JSON.parse(text).call_ref;
     // The body says which field is wrong, and what was expected.
-    if (![429, 503].includes(answer.status)) throw new Error(`refused: ${await answer.text()}`);
+    if (![429, 503].includes(answer.status) && !stillRuns(text)) throw new Error(`refused: ${text}`);
     await sleep(1000 * Number(answer.headers.get("Retry-After") ?? 1));
   }
   throw new Error("no answer");
+}
+
+// Whether the first request with this key, whose answer was lost, hasn't placed its call yet.
+function stillRuns(refusal) {
+  try {
+    return JSON.parse(refusal).errors.some(({ code }) => code === "in_progress");
+  } catch {
+    return false;
+  }
 }
 
 // Follow it ------------------------------------------------------------------------------------------------
 
 // Yields "connected", then each event once and in order, over as many connections as it takes.
 async function* events(filters) {
+  const path = `/click2dial/events?${new URLSearchParams(filters)}`;
   let last = "";
   for (;;) {
+    const connection = new AbortController();
+    // Heartbeats come every 15 s: after 40 s of silence the connection is dead.
+    const inTime = (promise) => {
+      const silence = setTimeout(() => connection.abort(), 40_000);
+      return promise.finally(() => clearTimeout(silence));
+    };
     try {
       const headers = last ? { "Last-Event-ID": last } : {};
-      const answer = await ask(`/click2dial/events?${new URLSearchParams(filters)}`, { headers });
+      const answer = await inTime(ask(path, { headers, signal: connection.signal }));
       // 503: the node stops, or Redis is away.
       if (!answer.ok && ![429, 503].includes(answer.status)) throw new Error(`refused: ${await answer.text()}`);
       if (!answer.ok) throw new Error("not now");
       yield { event: "connected" };
       let text = "";
-      for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
-        text += chunk;
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { value, done } = await inTime(reader.read());
+        if (done) break;
+        text += value;
         const frames = text.split("\n\n");
         text = frames.pop();
         for (const frame of frames) {
@@ -63,6 +85,8 @@ async function* events(filters) {
       }
     } catch (error) {
       if (String(error.message).startsWith("refused")) throw error;
+    } finally {
+      connection.abort();
     }
     await sleep(1000);
   }

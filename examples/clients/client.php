@@ -52,10 +52,13 @@ function place(array $order): string
         }
         [$status, $headers] = head($answer);
         $body = stream_get_contents($answer);
-        if ($status === 202) {
-            return json_decode($body, true, flags: JSON_THROW_ON_ERROR)['call_ref'];
+        $said = json_decode($body, true); // null: it was cut off
+        if ($status === 202 && isset($said['call_ref'])) {
+            return $said['call_ref'];
         }
-        if (!in_array($status, [429, 503], true)) {
+        // Whether the first request with this key, whose answer was lost, hasn't placed its call yet.
+        $runs = in_array('in_progress', array_column($said['errors'] ?? [], 'code'), true);
+        if (!in_array($status, [202, 429, 503], true) && !$runs) {
             // The body says which field is wrong, and what was expected.
             throw new DomainException("refused: $body");
         }

@@ -54,14 +54,22 @@ def place(order: Json) -> str:
                 call: Json = json.load(answer)
                 return str(call["call_ref"])
         except urllib.error.HTTPError as error:
-            if error.code not in (429, 503):
-                # The body says which field is wrong, and what was expected.
-                raise SystemExit(f"refused: {error.read().decode()}") from None
+            refusal = error.read().decode()
+            if error.code not in (429, 503) and not still_runs(refusal):
+                # It says which field is wrong, and what was expected.
+                raise SystemExit(f"refused: {refusal}") from None
             time.sleep(float(error.headers.get("Retry-After", "1")))
         except (OSError, http.client.HTTPException):
             # No answer: the call may or may not have been placed. The same key finds out.
             time.sleep(2**attempt)
     raise SystemExit("no answer")
+
+
+def still_runs(refusal: str) -> bool:
+    """Whether the first request with this key, whose answer was lost, hasn't placed its call yet."""
+    with contextlib.suppress(ValueError):
+        return any(error["code"] == "in_progress" for error in json.loads(refusal)["errors"])
+    return False
 
 
 # Follow it ------------------------------------------------------------------------------------------------

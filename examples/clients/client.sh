@@ -8,11 +8,31 @@ CDRS=enigma:notifications:cdr
 
 ask() { curl --silent --show-error --fail-with-body --header "Authorization: Bearer $API_TOKEN" "$@"; }
 
-# Place a call, exactly one. The key makes it safe to ask again: curl repeats the request if no answer comes, and
-# for 429 and 503 after as many seconds as Retry-After says.
+# Place a call, exactly one. The key makes it safe to ask again: if no whole answer comes, and for 429, 503 and a first
+# request that still runs after as many seconds as Retry-After says.
 place() {
-  ask --retry 5 --retry-all-errors --max-time 30 "$API_URL/click2dial/calls" \
-    --header "Idempotency-Key: $contact_ref" --json "$1" | jq --raw-output .call_ref
+  local pause answer status after body
+  body=$(mktemp)
+  for pause in 1 2 4 8 16; do
+    if answer=$(curl --silent --show-error --max-time 30 --output "$body" \
+      --write-out '%{http_code} %header{retry-after}' "$API_URL/click2dial/calls" \
+      --header "Authorization: Bearer $API_TOKEN" --header "Idempotency-Key: $contact_ref" --json "$1"); then
+      read -r status after <<< "$answer"
+      case $status in
+        2*) jq --raw-output .call_ref "$body"; rm "$body"; return ;;
+        429 | 503) ;;
+        *)
+          # The body says which field is wrong, and what was expected.
+          jq --exit-status 'any(.errors[]; .code == "in_progress")' "$body" > /dev/null || break
+          ;;
+      esac
+      pause=${after:-1}
+    fi
+    sleep "$pause"
+  done
+  echo "not placed: $(< "$body")" >&2
+  rm "$body"
+  return 1
 }
 
 # Print type and data of each event, once and in order, over as many connections as it takes.

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -39,6 +40,14 @@ COMMANDS = {
 STATES = ["queued", "agent_ringing", "agent_answered", "callee_ringing", "bridged", "ended"]
 
 
+def command_of(example: str) -> list[str]:
+    """Return an example's command; skip the test if a program that it needs isn't installed."""
+    command, needed = COMMANDS[example]
+    if missing := [program for program in needed if shutil.which(program) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    return command
+
+
 class Stage:
     """A node with two integrators on one Redis: ``list`` has a list, ``stream`` a stream. Both have a webhook."""
 
@@ -69,8 +78,14 @@ class Stage:
 
     def run(self, command: list[str], records: str, folder: Path) -> list[str]:
         """Run a client against an integrator, over a bad network, and return what it prints."""
+        ran = self.start(command, records, folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout.splitlines()
+
+    def start(self, command: list[str], records: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run a client to its end, whatever that is."""
         self.network.to = self.apis[records]
-        self.network.streams = 0
+        self.network.streams = self.network.orders = 0
         settings = {
             "API_URL": f"http://{self.network.address}",
             "API_TOKEN": TOKEN,
@@ -83,11 +98,9 @@ class Stage:
             "WEBHOOK_SECRET": SECRET,
             "RECORDING": str(folder / "recording.wav"),
         }
-        ran = subprocess.run(
+        return subprocess.run(
             command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60, check=False
         )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return ran.stdout.splitlines()
 
     def forge(self) -> int:
         """Post a webhook with a wrong signature to a client that listens, or will soon; return its answer."""
@@ -129,12 +142,26 @@ class Stage:
         self.network.close()
 
 
+#: What the proxy answers an order itself, by its number; the others go to the node.
+ORDERS = {
+    2: ("503 Not Now", "{}"),
+    3: ("409 Conflict", '{"errors":[{"field":"Idempotency-Key","code":"in_progress","message":"it runs"}]}'),
+}
+
+
 class BadNetwork:
-    """A proxy in front of a node. It cuts the first stream of events, refuses the second and drops the third."""
+    """A proxy in front of a node. It cuts the first stream of events, refuses the second and drops the third. It cuts
+    the answer to the first order, and refuses the next two."""
 
     def __init__(self) -> None:
         self.to = ""
         self.streams = 0
+        self.orders = 0
+        self.silent = False
+        """The first stream isn't cut, but brings nothing more."""
+        self.refuses: tuple[str, str] | None = None
+        """The answer to each order, instead of the node's."""
+        self._ended = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:{1}".format(*self._listener.getsockname())
         threading.Thread(target=self._accept, daemon=True).start()
@@ -148,21 +175,47 @@ class BadNetwork:
     def _serve(self, client: socket.socket) -> None:
         host, _, port = self.to.rpartition(":")
         with contextlib.suppress(OSError), client, socket.create_connection((host, int(port))) as node:
-            first = client.recv(65536)
+            first = self._request(client)
             if b" /click2dial/events" in first:
                 self.streams += 1
                 if self.streams == 2:
-                    client.sendall(b"HTTP/1.1 503 Not Now\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+                    self._refuse(client, "503 Not Now", "{}")
                 if self.streams in (2, 3):
+                    return
+            if is_order := first.startswith(b"POST /click2dial/calls "):
+                self.orders += 1
+                if refusal := self.refuses or ORDERS.get(self.orders):
+                    self._refuse(client, *refusal)
                     return
             node.sendall(first)
             threading.Thread(target=self._pass_on, args=(client, node), daemon=True).start()
             while part := node.recv(65536):
+                if is_order:
+                    # The client must not send its next request on this connection.
+                    client.sendall(part[:-10] if self.orders == 1 else part)
+                    break
                 client.sendall(part)
                 if self.streams == 1 and b'"state":"agent_ringing"' in part:
+                    if self.silent:
+                        self._ended.wait(30)
                     break
             for sock in (client, node):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def _request(self, client: socket.socket) -> bytes:
+        """Return a whole request."""
+        request = client.recv(65536)
+        while b"\r\n\r\n" not in request:
+            request += client.recv(65536)
+        length = re.search(rb"(?i)content-length: (\d+)", request)
+        end = request.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
+        while len(request) < end:
+            request += client.recv(65536)
+        return request
+
+    def _refuse(self, client: socket.socket, status: str, body: str) -> None:
+        head = f"HTTP/1.1 {status}\r\nretry-after: 1\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        client.sendall((head + body).encode())
 
     def _pass_on(self, client: socket.socket, node: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -170,6 +223,7 @@ class BadNetwork:
                 node.sendall(part)
 
     def close(self) -> None:
+        self._ended.set()
         self._listener.close()
 
 
@@ -184,9 +238,7 @@ def stage(redis: RedisServer) -> Iterator[Stage]:
 @pytest.mark.parametrize("records", ["list", "stream"])
 @pytest.mark.parametrize("example", COMMANDS)
 def test_client_example_follows_its_call(stage: Stage, example: str, records: str, tmp_path: Path) -> None:
-    command, needed = COMMANDS[example]
-    if missing := [program for program in needed if shutil.which(program) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    command = command_of(example)
     with ThreadPoolExecutor(2) as threads:
         # PHP takes one after the other, and only once its call has ended: the forged one is the first.
         forged, tormented = (None, None) if example == "curl" else map(threads.submit, (stage.forge, stage.torment))
@@ -198,12 +250,51 @@ def test_client_example_follows_its_call(stage: Stage, example: str, records: st
     states = [line.removeprefix("event ") for line in lines if line.startswith("event ")]
     assert states == STATES
     assert stage.network.streams >= 4
+    assert stage.network.orders == 4
     webhook = [] if example == "curl" else ["webhook cdr answered"]
     assert [line for line in lines if line.startswith(("ended", "webhook"))] == ["ended answered", *webhook]
     assert any(line.startswith("record answered seq ") for line in lines)
     audio = (tmp_path / "recording.wav").read_bytes()
     assert audio[:4] == b"RIFF"
     assert lines[-1] == f"recording {len(audio)} bytes"
+
+
+#: How each example says for how long it waits for an event, and a shorter time.
+SILENCE = {
+    "python": ("timeout=40", "timeout=2"),
+    "node": ("40_000", "2_000"),
+    "php": ("$headers, 40)", "$headers, 2)"),
+    "curl": ("--speed-time 40", "--speed-time 2"),
+}
+
+
+@pytest.mark.parametrize("example", COMMANDS)
+def test_client_example_leaves_a_silent_stream(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, example: str, tmp_path: Path
+) -> None:
+    command = command_of(example)
+    source = Path(command[-1])
+    text, changed = source.read_text(), tmp_path / source.name
+    assert SILENCE[example][0] in text
+    changed.write_text(text.replace(*SILENCE[example]))
+    changed.chmod(0o755)
+    monkeypatch.setattr(stage.network, "silent", True)
+    lines = stage.run([*command[:-1], str(changed)], "list", tmp_path)
+    assert [line.removeprefix("event ") for line in lines if line.startswith("event ")] == STATES
+
+
+@pytest.mark.parametrize("example", COMMANDS)
+def test_client_example_does_not_repeat_a_refusal(stage: Stage, example: str, tmp_path: Path) -> None:
+    """A call that is placed half a minute later is worse than none."""
+    command = command_of(example)
+    stage.network.refuses = "409 Conflict", '{"errors":[{"field":"agent","code":"agent_unavailable","message":"busy"}]}'
+    try:
+        ran = stage.start(command, "list", tmp_path)
+    finally:
+        stage.network.refuses = None
+    assert ran.returncode != 0
+    assert "agent_unavailable" in ran.stdout + ran.stderr
+    assert stage.network.orders == 1
 
 
 def verify(body: bytes, age: float = 0, *, id: str = "msg-1", secret: str = SECRET, more: str = "") -> Any:
