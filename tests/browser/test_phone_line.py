@@ -223,16 +223,20 @@ def test_phone_says_who_calls_by_name_and_number(node: Node, open_page: Open) ->
 # Calls of another site ------------------------------------------------------------------------------------
 
 
+def open_site(page: Any, node: Node, more: str = "") -> None:
+    """Open a page of another site, whose link calls through the phone."""
+    settings = f'data-mode="phone" data-outbound-id="27115550000" {more}'
+    script = f'<script src="http://{node.api}/phone/embed.js" {settings}></script>'
+    body = f'<!doctype html><link rel="icon" href="data:,"><a id="link" href="tel:{CALLEE}">Ana</a>{script}'
+    page.route(f"{SITE}/**", lambda route: route.fulfill(content_type="text/html", body=body))
+    page.goto(f"{SITE}/customers/1")
+
+
 def test_phone_keeps_its_call_when_the_site_is_loaded_again(node: Node, open_page: Open) -> None:
     """Most CRMs load a page for each customer."""
     page = open_page(permissions=["local-network-access"])
     switch = Switch(page.context)
-    script = (
-        f'<script src="http://{node.api}/phone/embed.js" data-mode="phone" data-outbound-id="27115550000"></script>'
-    )
-    body = f'<!doctype html><link rel="icon" href="data:,"><a id="link" href="tel:{CALLEE}">Ana</a>{script}'
-    page.route(f"{SITE}/**", lambda route: route.fulfill(content_type="text/html", body=body))
-    page.goto(f"{SITE}/customers/1")
+    open_site(page, node)
     with page.expect_popup() as popup:
         page.click("#link")
     phone = popup.value
@@ -245,3 +249,17 @@ def test_phone_keeps_its_call_when_the_site_is_loaded_again(node: Node, open_pag
     sees(page, "[role=status]", "see the phone's window")
     assert phone.inner_text("#state") == "Connected"
     assert (switch.count("INVITE"), switch.count("BYE"), len(switch.sockets)) == (1, 0, 1)
+
+
+def test_phone_gets_a_token_of_the_site_loaded_again(node: Node, open_page: Open) -> None:
+    page = open_page(permissions=["local-network-access"])
+    open_site(page, node, 'data-token="agent.token"')
+    with page.expect_popup() as popup:
+        page.click("#link")
+    phone = popup.value
+    sees(phone, "#problem", f"Register to call {CALLEE}")
+    page.goto(f"{SITE}/customers/2")
+    # As follow.js asks the page that dialled.
+    phone.evaluate("window.addEventListener('message', ({ data }) => { window.given = data.token })")
+    phone.evaluate("site => window.opener.postMessage({ type: 'esl-apps-token-wanted' }, site)", SITE)
+    eventually(lambda: phone.evaluate("window.given") == "agent.token")

@@ -152,11 +152,11 @@
 
   const hasToken = () => Boolean(settings.token || settings.tokenUrl);
 
-  // The phone asks for a token when it needs one.
+  // The phone asks for a token when it needs one, also a page that was loaded after the one that opened it.
   window.addEventListener("message", async ({ source, origin, data }) => {
-    if (!line || source !== line || origin !== phone.origin || data?.type !== "esl-apps-token-wanted" || !hasToken()) return;
+    if (mode !== "phone" || origin !== phone.origin || data?.type !== "esl-apps-token-wanted" || !hasToken()) return;
     const given = await agentToken().catch(() => "");
-    line.postMessage({ type: "esl-apps-token", token: given }, phone.origin);
+    source.postMessage({ type: "esl-apps-token", token: given }, phone.origin);
   });
 
   // Shown and read out for some seconds.

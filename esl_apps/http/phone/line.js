@@ -209,7 +209,7 @@ export class Call {
 
   // SIP.js ends a session before it says what failed, so the page is told again.
   failed(error) {
-    if (this.left) return;
+    if (this.left) return; // this phone hung up
     this.refusal = said(error);
     this.state = "ended";
     this.on("ended");
