@@ -165,6 +165,8 @@ class ClickCall(Struct, frozen=True):
         faults = client.faults_now(self.order) if self.restored or client is not self.client else []
         if faults:
             return click, faults[0]
+        if self.order.callee.is_emergency:
+            return click, None
         if client.levels == self.client.levels:
             refusal = host.usage.tripped(*self.attempt.charges)
             return click, None if refusal is None else limit_fault(refusal)

@@ -363,12 +363,15 @@ def test_click_to_an_emergency_number_pays_for_an_agent_outside() -> None:
     assert [(charge.aleg, charge.number, charge.spared) for charge in charges] == [(True, order.agent, True)]
 
 
-def test_click_to_an_emergency_number_has_no_longest_call() -> None:
+def test_click_to_an_emergency_number_has_no_limits() -> None:
+    """Nor is it refused once an agent outside has answered."""
     integrator = client(emergency=True)
-    click = click2dial.new_call(integrator.read({**FIELDS, "callee": "112", "max_duration": 5}), integrator, SETTINGS)
-    call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)))
+    order = integrator.read({**FIELDS, "agent": "0831112222", "callee": "112", "max_duration": 5})
+    click = click2dial.new_call(order, integrator, SETTINGS)
+    call = ScriptedCall([talks()], ended(b=Leg("B", answered_at=1005.0, ended_at=1008.0)), keyed=["1"])
     settings = replace(SETTINGS, endpoints=replace(SETTINGS.endpoints, emergency="sofia/gateway/pstn/{number}"))
-    click.answered(call, replace(policy(clients={"acme": integrator}), settings=settings), host([], Purse()))
+    tripped = Purse(Refusal(BREAKER, "system"))
+    click.answered(call, replace(policy(clients={"acme": integrator}), settings=settings), host([], tripped))
     assert call.did("bridge")[0][3] == LONGEST
 
 
