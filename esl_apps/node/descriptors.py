@@ -4,6 +4,7 @@ a caller would wait in silence instead of being refused or sent to the next node
 from __future__ import annotations
 
 import resource
+import sys
 from contextlib import suppress
 
 import msgspec
@@ -23,12 +24,12 @@ _PER_CALL = 2
 def limit() -> int:
     """Raise the limit of this process as far as it may, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return soft
-    # A filter of system calls may refuse it.
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft != hard:
+        # A filter of system calls may refuse it.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def fit(config: Config, most: int) -> Config:

@@ -84,3 +84,8 @@ def test_descriptors_limit_that_may_not_be_raised_stays(monkeypatch: pytest.Monk
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (100, 4096))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert descriptors.limit() == 100
+
+
+def test_descriptors_without_a_limit_are_enough(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert descriptors.fit(config, descriptors.limit()) is config
