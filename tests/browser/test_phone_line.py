@@ -76,6 +76,30 @@ def test_phone_asks_at_once_when_the_network_is_back(node: Node, open_page: Open
     assert len(switch.sockets) == 2
 
 
+_CONNECTIONS = """
+  window.connections = [];
+  const Real = RTCPeerConnection;
+  window.RTCPeerConnection = class extends Real {
+    constructor(...given) { super(...given); window.connections.push(this); }
+    get connectionState() { return this.lost ? "failed" : super.connectionState; }
+    lose() { this.lost = true; this.dispatchEvent(new Event("connectionstatechange")); }
+  };
+"""
+
+
+def test_phone_ends_a_call_whose_audio_is_lost(node: Node, open_page: Open) -> None:
+    """The other end's BYE goes to a WebSocket that died, and until the call ends, others get busy."""
+    page = open_page()
+    page.add_init_script(_CONNECTIONS)
+    switch = registered(page, node)
+    dial(page)
+    sees(page, "#state", "Connected")
+    page.evaluate("window.connections[0].lose()")
+    sees(page, "#problem", f"Call to {CALLEE}: the audio was lost")
+    assert switch.count("BYE") == 1
+    assert page.is_visible("#dial")
+
+
 # The microphone -------------------------------------------------------------------------------------------
 
 DENIED = "the page may not use a microphone, or there is none"

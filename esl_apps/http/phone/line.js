@@ -194,6 +194,7 @@ export class Call {
       if (state === SessionState.Established) {
         this.since = Date.now();
         this.#watch();
+        this.connection.addEventListener("connectionstatechange", () => this.#connectionChanged());
         this.changed("talking");
       }
       // SIP.js tells the reason of a refusal only after this.
@@ -218,6 +219,13 @@ export class Call {
   media() {
     this.microphone = this.chosen();
     return { constraints: { audio: this.microphone ? { deviceId: { exact: this.microphone } } : true, video: false } };
+  }
+
+  // The network changed, or the other end hung up while the phone had no WebSocket.
+  #connectionChanged() {
+    if (this.connection?.connectionState !== "failed") return;
+    this.refusal = "the audio was lost";
+    this.end();
   }
 
   get connection() { return this.session.sessionDescriptionHandler?.peerConnection; }
