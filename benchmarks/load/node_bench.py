@@ -203,15 +203,18 @@ class NodeBench:
 
     def measure_calls(self, mix: dict[str, int], calls: int, **arguments: Any) -> dict[str, float]:
         """Perform calls and check their records. Returns CPU and wall seconds; ``running`` is the node's CPU time while
-        calls ran."""
+        calls ran, ``window`` the seconds for which the others are counted."""
+        began = time.monotonic()
         node, redis = self.cpu(), process.cpu(self.redis.pid)
         report = self.order("run", mix=mix, calls=calls, **arguments)
         running = self.cpu() - node
         settle()  # a node's clean-up after a call is part of its cost
         node, redis = self.cpu() - node, process.cpu(self.redis.pid) - redis
+        window = time.monotonic() - began
         self.check_records(report["refs"])
         return {
             "calls": calls,
+            "window": window,
             "node": node,
             "running": running,
             "redis": redis,

@@ -19,7 +19,7 @@ from esl_apps.apps import click2dial
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.status import document
-from esl_apps.store import keys
+from esl_apps.store import keys, usage
 from esl_apps.store.calls import CallStore
 
 HELD = (10, 100, 1000, 10_000)
@@ -27,13 +27,16 @@ CARDS = (10, 1000, 100_000, 1_000_000)
 INTEGRATORS = (1, 10, 50, 200)
 RECENT = (100, 1000, 10_000, 100_000)
 CALLS, ROUNDS, REQUESTS = 400, 5, 200
+#: Seconds without a call that begins or ends: a few rounds of what a node does for those that are up.
+QUIET = 3 * usage.BEAT
 PLOT = process.ROOT / "docs" / "benchmarks" / "growth.svg"
 NOTES = """\
 Each row is a fresh node with its own Redis, as in the first table of applications.txt. Calls are complete, 50 at a time
 under full load, and each has its record. "us CPU" is the node's CPU time per call: the median of {rounds} runs of
 {calls} calls. "x" compares it with the first row of the same kind. "Redis us" is redis-server's CPU time per call or
 request.
-Calls up: click-to-dial calls held in a bridge while others begin and end; KB is the node's memory per held call.
+Calls up: click-to-dial calls held in a bridge while others begin and end; KB is the node's memory per held call, and
+"held us/s" what each costs the node in a second in which no other begins or ends. "us CPU" is without that.
 Cards: dialthrough by caller number, with cards in turn; KB is the memory of a card in Redis.
 Integrators: click-to-dial over one connection to the port of each; KB is what each port adds to an idle node.
 Recent calls: the calls of one integrator in the last 24 hours, in Redis. GET /click2dial/calls lists 50 of them, GET
@@ -52,6 +55,8 @@ class Point:
     redis: float
     kb: float
     ms: float | None = None
+    up: float | None = None
+    """Microseconds of CPU per held call and second."""
 
 
 def run(options: argparse.Namespace) -> str:
@@ -75,19 +80,28 @@ def run(options: argparse.Namespace) -> str:
             f"{point.redis:,.0f}",
             "-" if point.ms is None else f"{point.ms:.1f}",
             f"{point.kb:.2f}",
+            "-" if point.up is None else f"{point.up:.1f}",
         )
         for point in points
     ]
     notes = NOTES.format(rounds=ROUNDS, calls=CALLS, requests=REQUESTS).splitlines()
-    columns = ["growing number of", "number", "us CPU", "x", "Redis us", "ms", "KB each"]
+    columns = ["growing number of", "number", "us CPU", "x", "Redis us", "ms", "KB each", "held us/s"]
     return table.render("Cost of a call as the load grows", columns, rows, [*notes, "", machine])
 
 
-def costs(bench: NodeBench, mix: dict[str, int], calls: int, rounds: int) -> tuple[float, float]:
-    """Return microseconds of CPU per call, of the node and of Redis."""
+def costs(bench: NodeBench, mix: dict[str, int], calls: int, rounds: int, others: float = 0.0) -> tuple[float, float]:
+    """Return microseconds of CPU per call, of the node and of Redis. ``others``: CPU seconds a second of the node for
+    other calls, which don't count."""
     runs = [bench.measure_calls(mix, calls) for _ in range(rounds)]
-    node, redis = (statistics.median(run[name] / calls * 1e6 for run in runs) for name in ("node", "redis"))
-    return node, redis
+    node = statistics.median((run["node"] - others * run["window"]) / calls * 1e6 for run in runs)
+    return node, statistics.median(run["redis"] / calls * 1e6 for run in runs)
+
+
+def cpu_share(bench: NodeBench) -> float:
+    """Return the node's CPU seconds a second while nothing happens."""
+    began, before = time.monotonic(), bench.cpu()
+    time.sleep(QUIET)
+    return (bench.cpu() - before) / (time.monotonic() - began)
 
 
 def held(count: int, calls: int, rounds: int) -> Iterator[Point]:
@@ -95,12 +109,14 @@ def held(count: int, calls: int, rounds: int) -> Iterator[Point]:
         bench.start()
         mix = {"click2dial": 1}
         bench.measure_calls(mix, 200, concurrency=10)
+        idle = cpu_share(bench)
         before = process.memory(bench.pid)
         bench.order("hold", mix=mix, calls=count, concurrency=10)
         node_bench.settle()
         kb = (process.memory(bench.pid) - before) / count
-        node, redis = costs(bench, mix, calls, rounds)
-        yield Point("calls up", count, node, redis, kb)
+        others = max(0.0, cpu_share(bench) - idle)
+        node, redis = costs(bench, mix, calls, rounds, others)
+        yield Point("calls up", count, node, redis, kb, up=others / count * 1e6)
         bench.check_records(bench.order("release")["refs"])
 
 

@@ -89,13 +89,13 @@ class Ticket(Struct):
         """Return it as that of a leg whose seconds count from now on. ``spent``: those that it has talked."""
         return Ticket(replace(self.bound, timed=True), spent, left=self.left, why=self.why, kept=self.kept)
 
-    def owed(self, spent: float) -> float:
-        """Return the seconds that were talked but not paid: always for a breaker, for a limit while Redis is down."""
-        return max(0.0, spent - self.taken)
-
-    def wanted(self, spent: float, ahead: float) -> float:
-        """Return the seconds to take so that ``ahead`` are prepaid."""
-        return max(0.0, ahead - max(0.0, self.taken - spent)) if self.ahead else 0.0
+    def asks(self, spent: float, ahead: float) -> tuple[float, float]:
+        """Return the seconds that were talked but not paid (always some for a breaker; for a limit, while Redis is
+        down), and those to take so that ``ahead`` are prepaid."""
+        prepaid = self.taken - spent
+        if prepaid <= 0.0:
+            return -prepaid, ahead if self.ahead else 0.0
+        return 0.0, ahead - prepaid if self.ahead and prepaid < ahead else 0.0
 
     def unused(self, spent: float) -> list[Slice]:
         """Return what goes back at the end."""
@@ -341,16 +341,24 @@ class Charge:
         self.provisional = False
         self.end()
 
-    def is_uncounted(self, ticket: Ticket) -> bool:
-        """Return whether its call, which has ended, doesn't count for a bound after all.
+    def returns(self, spent: float) -> list[Return]:
+        """Return what goes back, now that it has ended or is stale. ``spent``: seconds that it has talked.
 
-        If it was answered it costs money. Then it counts for what protects the operator: the limits of the
-        installation, and breakers. A customer's own calls are not used up.
+        If it is provisional its call doesn't count after all. But an answered one costs money: it counts for what
+        protects the operator, the limits of the installation and breakers. A customer's own calls are not used up.
         """
         # That an adopted leg was answered may be known from its end alone.
         answered = self.since is not None or bool(self._talked)
-        customers = ticket.bound.key.startswith(("card:", "account:"))
-        return self.ended and self.provisional and (customers or not answered)
+        back = []
+        for ticket in self.tickets:
+            customers = ticket.bound.key.startswith(("card:", "account:"))
+            uncounted = self.ended and self.provisional and (customers or not answered)
+            parts = ticket.unused(spent) if ticket.timed else []
+            if parts or uncounted:
+                back.append(Return(self, ticket, parts, uncounted))
+        self.stale = False
+        self.provisional = self.provisional and not self.ended
+        return back
 
     def adopt(self) -> None:
         """Take it over from a process that died: it was counted there, and is paid for here from now on."""
@@ -414,8 +422,11 @@ class Charge:
         return least if least is not None and _payable(least, away) - self.spent(now) < 0.05 else None
 
     def _least(self, away: bool) -> Ticket | None:
-        prepaid = [ticket for ticket in self.tickets if ticket.ahead and ticket.timed]
-        return min(prepaid, key=lambda ticket: _payable(ticket, away), default=None)
+        least: Ticket | None = None
+        for ticket in self.tickets:
+            if ticket.ahead and ticket.timed and (least is None or _payable(ticket, away) < _payable(least, away)):
+                least = ticket
+        return least
 
 
 class Return(NamedTuple):

@@ -269,7 +269,8 @@ class UsageStore:
         for charge in list(self._charges):
             if charge.cut is not None:
                 self._on_cut(charge)
-        talking = [charge for charge in self._charges if charge.since is not None and charge.cut is None]
+        timed = [charge for charge in self._charges if charge.timed]
+        talking = [charge for charge in timed if charge.since is not None and charge.cut is None]
         try:
             self._pay(talking)
         except StoreUnavailable as error:
@@ -292,7 +293,7 @@ class UsageStore:
             commands.append(("HDEL", self._payments, *over[i : i + _BATCH]))
         fields: list[str | bytes] = []
         for charge in in_turns("minutes", talking, 200):
-            if charge.timed and not charge.ended:
+            if not charge.ended:
                 fields += [charge.id, documents.encode(PAYMENTS, charge.payments(self._seconds()))]
                 self._noted[charge.id] = charge
         for i in range(0, len(fields), 2 * _BATCH):
@@ -332,18 +333,14 @@ class UsageStore:
             back: list[Return] = []
             for charge in in_turns("minutes", charges, 200):
                 spent = charge.spent(self._seconds())
+                if charge.ended or charge.stale:
+                    back += charge.returns(spent)
+                ahead = 0.0 if charge.ended else AHEAD
                 for ticket in charge.tickets:
-                    uncounted = charge.is_uncounted(ticket)
-                    if not ticket.timed and not uncounted:
-                        continue
-                    unused = ticket.unused(spent) if charge.ended or charge.stale else []
-                    if unused or uncounted:
-                        back.append(Return(charge, ticket, unused, uncounted))
-                    wanted = 0.0 if charge.ended else ticket.wanted(spent, AHEAD)
-                    if (owed := ticket.owed(spent)) or wanted:
-                        asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))
-                charge.stale = False
-                charge.provisional = charge.provisional and not charge.ended
+                    if ticket.timed:
+                        owed, wanted = ticket.asks(spent, ahead)
+                        if owed or wanted:
+                            asked.setdefault(ticket.bound.key, []).append((ticket, owed, wanted))
             failed = self._return(back)
             found = list(asked.values())
             taking = [self._taking(shares) for shares in found]

@@ -38,7 +38,7 @@ def charge(clock: Clock | None = None, **more: Any) -> Charge:
 def test_limit_is_paid_ahead_and_a_breaker_is_not() -> None:
     limit, breaker = Ticket(LIMIT), Ticket(TRIPS)
     assert (limit.ahead, breaker.ahead) == (True, False)
-    assert (limit.wanted(0.0, 10.0), breaker.wanted(0.0, 10.0)) == (10.0, 0.0)
+    assert (limit.asks(0.0, 10.0), breaker.asks(0.0, 10.0)) == ((0.0, 10.0), (0.0, 0.0))
     assert limit.timed
     assert not Ticket(Bound("account:acme", "r", Limits(calls_per_day=1))).timed
 
@@ -47,9 +47,8 @@ def test_ticket_wants_what_is_missing_to_have_so_much_ahead() -> None:
     ticket = Ticket(LIMIT)
     ticket.take(10.0, 50.0, "1", "2", "minutes_per_day")
     assert (ticket.taken, ticket.left, ticket.why) == (10.0, 50.0, "minutes_per_day")
-    assert ticket.wanted(4.0, 10.0) == 4.0
-    assert ticket.wanted(12.0, 10.0) == 10.0
-    assert (ticket.owed(4.0), ticket.owed(12.0)) == (0.0, 2.0)
+    assert [ticket.asks(spent, 10.0) for spent in (0.0, 4.0, 12.0)] == [(0.0, 0.0), (0.0, 4.0), (2.0, 10.0)]
+    assert ticket.asks(4.0, 0.0) == (0.0, 0.0)
 
 
 def test_ticket_gives_back_the_latest_slices_with_their_times() -> None:
@@ -127,7 +126,8 @@ def test_charge_of_a_stranger_counts_if_its_end_tells_an_answer(talked: float, *
     one.open(lambda: 100.0, lambda _charge: None)
     one.provisional = True
     one.end(talked)
-    assert [one.is_uncounted(ticket) for ticket in one.tickets] == [not counts, True]
+    assert [back.ticket.bound.key for back in one.returns(talked)] == [*([] if counts else ["system"]), "card:1"]
+    assert one.returns(talked) == []
 
 
 @pytest.mark.parametrize("limits", [Limits(longest_call=90), Limits(minutes_per_day=10, longest_call=90)])
@@ -153,9 +153,9 @@ def test_charge_that_parts_pays_for_its_levels_from_then_on() -> None:
     assert (one.timed, one.id) == (False, "")
     undo = one.part("fs1", "B")
     one.move("next", 0.0)
-    assert [(ticket.timed, ticket.owed(one.spent(clock.now))) for ticket in one.tickets] == [(True, 0.0), (True, 0.0)]
+    assert [(ticket.timed, ticket.asks(one.spent(clock.now), 0.0)[0]) for ticket in one.tickets] == 2 * [(True, 0.0)]
     clock.now += 10
-    assert [ticket.owed(one.spent(clock.now)) for ticket in one.tickets] == [10.0, 10.0]
+    assert [ticket.asks(one.spent(clock.now), 0.0)[0] for ticket in one.tickets] == [10.0, 10.0]
     assert (one.essence["owner"], one.essence["whole"], one.essence["id"]) == (True, True, one.id)
     undo()
     assert (one.timed, one.id, one.owner, one.whole, one.of_aleg, one.call_ref) == (False, "", False, False, False, "r")
