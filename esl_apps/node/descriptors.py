@@ -14,11 +14,11 @@ from esl_apps.config.problems import Problem
 
 #: Connections of clients on each HTTP port.
 CLIENTS = 1000
-#: For Redis, switches, webhooks and files, and for 512 peers of the event socket that have not said who they are
-#: (``esl.server.STRANGERS``).
-_OTHERS = 612
-#: Connections of the event socket per call: those that are being refused need one, too.
-_PER_CALL = 2
+#: Connections of the event socket above ``max_calls``: of calls that are being refused.
+REFUSED = 512
+#: Those, and for Redis, switches, webhooks and files, and for 512 peers of the event socket that have not said who they
+#: are (``esl.server.STRANGERS``).
+_OTHERS = REFUSED + 612
 
 
 def limit() -> int:
@@ -34,13 +34,13 @@ def limit() -> int:
 
 def fit(config: Config, most: int) -> Config:
     """Return the configuration; with a lower ``max_calls`` and a warning if ``most`` descriptors aren't enough."""
-    wanted, ports = _PER_CALL * config.node.max_calls, len(sections(config))
+    wanted, ports = config.node.max_calls, len(sections(config))
     needed = wanted + CLIENTS * ports + _OTHERS
     if most >= needed:
         return config
     spare = _spare(most)
     # Calls first: a client is told that the port is full, and comes again.
-    max_calls = max(1, min(wanted, max(spare - CLIENTS * ports, spare * 3 // 4)) // _PER_CALL)
+    max_calls = max(1, min(wanted, max(spare - CLIENTS * ports, spare * 3 // 4)))
     fitted = msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, max_calls=max_calls))
     if not isinstance(fitted, ReadConfig):
         return fitted
@@ -53,7 +53,7 @@ def fit(config: Config, most: int) -> Config:
 
 def clients(config: Config, most: int) -> int:
     """Return how many clients an HTTP port takes at once, next to the calls of a configuration that fits."""
-    return max(1, min(CLIENTS, (_spare(most) - _PER_CALL * config.node.max_calls) // len(sections(config))))
+    return max(1, min(CLIENTS, (_spare(most) - config.node.max_calls) // len(sections(config))))
 
 
 def _spare(most: int) -> int:

@@ -19,6 +19,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.switch import Switch
 from esl_apps.net.address import split_address
+from esl_apps.node import descriptors
 from esl_apps.node.adoption import Adoption
 from esl_apps.node.call_parts import build_call_parts
 from esl_apps.node.cdr_files import CdrFiles
@@ -81,7 +82,7 @@ class Node:
                 own,
                 parts.incoming.handle,
                 # Incoming enforces max_calls: legs this node placed already hold a slot.
-                2 * config.node.max_calls,
+                config.node.max_calls + descriptors.REFUSED,
                 shared=None if share is None else share.socket(config.node.listen),
                 on_count=count_sockets,
                 gate=SwitchGate(lambda: self.services.policy.config.node, self.services.switches),
