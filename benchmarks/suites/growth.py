@@ -36,7 +36,8 @@ under full load, and each has its record. "us CPU" is the node's CPU time per ca
 {calls} calls. "x" compares it with the first row of the same kind. "Redis us" is redis-server's CPU time per call or
 request.
 Calls up: click-to-dial calls held in a bridge while others begin and end; KB is the node's memory per held call, and
-"held us/s" what each costs the node in a second in which no other begins or ends. "us CPU" is without that.
+"held us/s", from 1,000 on, what each costs the node in a second in which no other begins or ends. "us CPU" is without
+that.
 Cards: dialthrough by caller number, with cards in turn; KB is the memory of a card in Redis.
 Integrators: click-to-dial over one connection to the port of each; KB is what each port adds to an idle node.
 Recent calls: the calls of one integrator in the last 24 hours, in Redis. GET /click2dial/calls lists 50 of them, GET
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> str:
             f"{point.redis:,.0f}",
             "-" if point.ms is None else f"{point.ms:.1f}",
             f"{point.kb:.2f}",
-            "-" if point.up is None else f"{point.up:.1f}",
+            f"{point.up:.1f}" if point.up is not None and point.count >= 1000 else "-",
         )
         for point in points
     ]
