@@ -16,6 +16,7 @@ import gevent
 
 from esl_apps.apps import application
 from esl_apps.core import terms
+from esl_apps.core.attempt import Attempt
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.following import Following
 from esl_apps.node.services import Services
@@ -93,6 +94,7 @@ class Adoption(background.Kept):
         """Adopt what an earlier run of this node left in its call log, unless another process has it by now."""
         services = self._services
         left = services.call_log.left
+        left.sort(key=_begun)
         while left:
             call = left[0]
             if self._is_followed(call.call_ref):
@@ -146,7 +148,7 @@ class Adoption(background.Kept):
     def _inherit(self, boot: str) -> None:
         """:raises StoreUnavailable: Redis is down."""
         services = self._services
-        left = services.store.live([boot])[boot]
+        left = sorted(services.store.live([boot])[boot], key=_begun)
         if not left:
             # While it is known as dead, nodes that can read its calls look for them.
             if not services.store.leaves_calls(boot):
@@ -188,6 +190,14 @@ class Adoption(background.Kept):
             # Otherwise it is taken over now.
             del services.store.unanswered[ref]
 
+    def _join_sessions(self, attempt: Attempt) -> None:
+        """Have the calls that a call came from close their session with it: their process may have died before it
+        noted there what they go on with."""
+        for ref in attempt.apart:
+            before = self._services.calls.live.get(ref)
+            if before is not None and before.adopted and attempt.call_ref not in before.attempt.apart:
+                before.attempt.apart = [*before.attempt.apart, attempt.call_ref]
+
     def _needs_no_record(self, call: Essence) -> bool:
         """Whether the last run of this node has ended a session's call that had dialled nothing, while Redis was away:
         if its caller went on in another call, only that run knew. Others get the record that they have."""
@@ -227,6 +237,7 @@ class Adoption(background.Kept):
             switch.also_hear(f"variable_esl_node {name}")
         live = services.calls.adopt(call, switch)
         attempt = live.attempt
+        self._join_sessions(attempt)
         if attempt.holder is not None:
             services.usage.leases.hold(attempt.holder, attempt.session_ref)
         try:
@@ -311,3 +322,7 @@ class Adoption(background.Kept):
         part = live[start : start + count]
         self._refreshed = start + len(part)
         services.store.refresh([(call.attempt.call_ref, call.attempt.integrator or "") for call in part])
+
+
+def _begun(call: Essence) -> float:
+    return call.queued_at
