@@ -11,6 +11,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 const { API_URL, API_TOKEN, WEBHOOK_LISTEN, WEBHOOK_SECRET, REDIS_URL, RECORDS, RECORDING } = process.env;
 const { AGENT, CALLEE, OUTBOUND_ID } = process.env;
 const CDRS = "enigma:notifications:cdr";
+// Milliseconds in which a call is placed or given up. The key of a request whose node has died is free again after 60 s.
+const PATIENCE = 90_000;
 
 const ask = (path, options = {}) =>
   fetch(API_URL + path, { ...options, headers: { Authorization: `Bearer ${API_TOKEN}`, ...options.headers } });
@@ -20,7 +22,9 @@ const ask = (path, options = {}) =>
 // Places exactly one call. The key makes it safe to ask again.
 async function place(order) {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": randomUUID() };
-  for (let attempt = 0; attempt < 5; attempt++) {
+  const deadline = Date.now() + PATIENCE;
+  let tries = 0;
+  while (tries < 5 && Date.now() < deadline) {
     let answer;
     let text;
     try {
@@ -29,15 +33,17 @@ async function place(order) {
       text = await answer.text();
     } catch {
       // No answer: the call may or may not have been placed. The same key finds out.
-      await sleep(1000 * 2 ** attempt);
+      await sleep(1000 * 2 ** tries++);
       continue;
     }
     if (answer.ok) return JSON.parse(text).call_ref;
+    const runs = stillRuns(text);
     // The body says which field is wrong, and what was expected.
-    if (![429, 503].includes(answer.status) && !stillRuns(text)) throw new Error(`refused: ${text}`);
+    if (![429, 503].includes(answer.status) && !runs) throw new Error(`refused: ${text}`);
+    if (!runs) tries++;
     await sleep(1000 * Number(answer.headers.get("Retry-After") ?? 1));
   }
-  throw new Error("no answer");
+  throw new Error("no answer; the call may have been placed");
 }
 
 // Whether the first request with this key, whose answer was lost, hasn't placed its call yet.

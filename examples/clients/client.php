@@ -5,6 +5,8 @@
 declare(strict_types=1);
 
 const CDRS = 'enigma:notifications:cdr';
+// Seconds in which a call is placed or given up. The key of a request whose node has died is free again after 60.
+const PATIENCE = 90;
 
 /** Open a request; the answer's body is read from the stream. */
 function ask(string $method, string $path, ?array $body = null, array $headers = [], float $timeout = 30)
@@ -42,12 +44,13 @@ function head($stream): array
 function place(array $order): string
 {
     $key = bin2hex(random_bytes(16));
-    for ($attempt = 0; $attempt < 5; $attempt++) {
+    [$deadline, $tries] = [time() + PATIENCE, 0];
+    while ($tries < 5 && time() < $deadline) {
         try {
             $answer = ask('POST', '/click2dial/calls', $order, ["Idempotency-Key: $key"]);
         } catch (RuntimeException) {
             // No answer: the call may or may not have been placed. The same key finds out.
-            sleep(2 ** $attempt);
+            sleep(2 ** $tries++);
             continue;
         }
         [$status, $headers] = head($answer);
@@ -62,9 +65,10 @@ function place(array $order): string
             // The body says which field is wrong, and what was expected.
             throw new DomainException("refused: $body");
         }
+        $tries += $runs ? 0 : 1;
         sleep((int) ($headers['retry-after'] ?? 1));
     }
-    throw new DomainException('no answer');
+    throw new DomainException('no answer; the call may have been placed');
 }
 
 // Follow it ------------------------------------------------------------------------------------------------

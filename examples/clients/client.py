@@ -26,6 +26,8 @@ from typing import Any
 import redis
 
 API, TOKEN = os.environ["API_URL"], os.environ["API_TOKEN"]
+# Seconds in which a call is placed or given up. The key of a request whose node has died is free again after 60.
+PATIENCE = 90
 CDRS = "enigma:notifications:cdr"
 
 Json = dict[str, Any]
@@ -48,21 +50,25 @@ def ask(method: str, path: str, body: Json | None = None, timeout: float = 30, *
 def place(order: Json) -> str:
     """Place a call, exactly one, and return its reference. The key makes it safe to ask again."""
     key = str(uuid.uuid4())
-    for attempt in range(5):
+    deadline, tries = time.monotonic() + PATIENCE, 0
+    while tries < 5 and time.monotonic() < deadline:
         try:
             with ask("POST", "/click2dial/calls", order, Idempotency_Key=key) as answer:
                 call: Json = json.load(answer)
                 return str(call["call_ref"])
         except urllib.error.HTTPError as error:
             refusal = error.read().decode()
-            if error.code not in (429, 503) and not still_runs(refusal):
+            runs = error.code == 409 and still_runs(refusal)
+            if error.code not in (429, 503) and not runs:
                 # It says which field is wrong, and what was expected.
                 raise SystemExit(f"refused: {refusal}") from None
+            tries += not runs
             time.sleep(float(error.headers.get("Retry-After", "1")))
         except (OSError, http.client.HTTPException):
             # No answer: the call may or may not have been placed. The same key finds out.
-            time.sleep(2**attempt)
-    raise SystemExit("no answer")
+            time.sleep(2**tries)
+            tries += 1
+    raise SystemExit("no answer; the call may have been placed")
 
 
 def still_runs(refusal: str) -> bool:

@@ -5,32 +5,36 @@
 set -euo pipefail
 
 CDRS=enigma:notifications:cdr
+# Seconds in which a call is placed or given up. The key of a request whose node has died is free again after 60.
+PATIENCE=90
 
 ask() { curl --silent --show-error --fail-with-body --header "Authorization: Bearer $API_TOKEN" "$@"; }
 
 # Place a call, exactly one. The key makes it safe to ask again: if no whole answer comes, and for 429, 503 and a first
 # request that still runs after as many seconds as Retry-After says.
 place() {
-  local pause answer status after body
+  local answer status after body pause=1 refused="" tries=0 deadline=$((SECONDS + PATIENCE))
   body=$(mktemp)
-  for pause in 1 2 4 8 16; do
+  while ((tries < 5 && SECONDS < deadline)); do
     if answer=$(curl --silent --show-error --max-time 30 --output "$body" \
       --write-out '%{http_code} %header{retry-after}' "$API_URL/click2dial/calls" \
       --header "Authorization: Bearer $API_TOKEN" --header "Idempotency-Key: $contact_ref" --json "$1"); then
       read -r status after <<< "$answer"
       case $status in
         2*) jq --raw-output .call_ref "$body"; rm "$body"; return ;;
-        429 | 503) ;;
+        429 | 503) tries=$((tries + 1)) ;;
         *)
           # The body says which field is wrong, and what was expected.
-          jq --exit-status 'any(.errors[]; .code == "in_progress")' "$body" > /dev/null || break
+          jq --exit-status 'any(.errors[]; .code == "in_progress")' "$body" > /dev/null || { refused=yes; break; }
           ;;
       esac
       pause=${after:-1}
+    else
+      pause=$((2 ** tries)) tries=$((tries + 1))
     fi
     sleep "$pause"
   done
-  echo "not placed: $(< "$body")" >&2
+  if [ -n "$refused" ]; then echo "refused: $(< "$body")" >&2; else echo "no answer; the call may have been placed" >&2; fi
   rm "$body"
   return 1
 }

@@ -142,16 +142,15 @@ class Stage:
         self.network.close()
 
 
+#: A node that died has the key of its last request for up to a minute.
+RUNS = "409 Conflict", '{"errors":[{"field":"Idempotency-Key","code":"in_progress","message":"it runs"}]}'
 #: What the proxy answers an order itself, by its number; the others go to the node.
-ORDERS = {
-    2: ("503 Not Now", "{}"),
-    3: ("409 Conflict", '{"errors":[{"field":"Idempotency-Key","code":"in_progress","message":"it runs"}]}'),
-}
+ORDERS = {2: ("503 Not Now", "{}"), **dict.fromkeys(range(3, 11), RUNS)}
 
 
 class BadNetwork:
     """A proxy in front of a node. It cuts the first stream of events, refuses the second and drops the third. It cuts
-    the answer to the first order, and refuses the next two."""
+    the answer to the first order, and refuses the next ones."""
 
     def __init__(self) -> None:
         self.to = ""
@@ -214,7 +213,7 @@ class BadNetwork:
         return request
 
     def _refuse(self, client: socket.socket, status: str, body: str) -> None:
-        head = f"HTTP/1.1 {status}\r\nretry-after: 1\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        head = f"HTTP/1.1 {status}\r\nretry-after: 0\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         client.sendall((head + body).encode())
 
     def _pass_on(self, client: socket.socket, node: socket.socket) -> None:
@@ -250,7 +249,7 @@ def test_client_example_follows_its_call(stage: Stage, example: str, records: st
     states = [line.removeprefix("event ") for line in lines if line.startswith("event ")]
     assert states == STATES
     assert stage.network.streams >= 4
-    assert stage.network.orders == 4
+    assert stage.network.orders == len(ORDERS) + 2
     webhook = [] if example == "curl" else ["webhook cdr answered"]
     assert [line for line in lines if line.startswith(("ended", "webhook"))] == ["ended answered", *webhook]
     assert any(line.startswith("record answered seq ") for line in lines)
@@ -295,6 +294,19 @@ def test_client_example_does_not_repeat_a_refusal(stage: Stage, example: str, tm
     assert ran.returncode != 0
     assert "agent_unavailable" in ran.stdout + ran.stderr
     assert stage.network.orders == 1
+
+
+@pytest.mark.parametrize("example", COMMANDS)
+def test_client_example_says_that_a_call_may_be_placed(stage: Stage, example: str, tmp_path: Path) -> None:
+    command = command_of(example)
+    stage.network.refuses = "503 Not Now", "{}"
+    try:
+        ran = stage.start(command, "list", tmp_path)
+    finally:
+        stage.network.refuses = None
+    assert ran.returncode != 0
+    assert "no answer; the call may have been placed" in ran.stdout + ran.stderr
+    assert stage.network.orders == 5
 
 
 def verify(body: bytes, age: float = 0, *, id: str = "msg-1", secret: str = SECRET, more: str = "") -> Any:
