@@ -61,13 +61,14 @@ class Node:
         self._pollers = parts.pollers
         self.history: MetricHistory | None = None
         """For the console; None without one."""
+        self._recording_expiry = RecordingExpiry(self.services)
         self._tasks: list[background.Kept] = [
             self.services.clocks,
             Adoption(self.services, parts.following),
             CdrFiles(self.services),
             Reporter(self.services),
             RecordExpiry(self.services),
-            RecordingExpiry(self.services),
+            self._recording_expiry,
         ]
         if config.admin.console:
             self.history = MetricHistory((self.scrapes or metrics).registry.collect)
@@ -95,6 +96,7 @@ class Node:
         """Put another configuration in force, whole. :raises ConfigError: it can't be, and nothing has changed."""
         self.services.policies.now = self.services.read_policy(config)
         self.services.webhooks.start()
+        self._recording_expiry.look()
         for switch in self.services.switches:
             self.services.sounds.look(switch)
 

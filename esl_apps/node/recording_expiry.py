@@ -14,7 +14,7 @@ from glob import escape, glob
 from itertools import islice
 from pathlib import Path
 
-import gevent
+from gevent.event import Event
 
 from esl_apps.config.fields import NAME
 from esl_apps.config.model import Config
@@ -37,19 +37,26 @@ class RecordingExpiry(background.Kept):
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._changed = Event()
+
+    def look(self) -> None:
+        """Look now: the configuration has changed."""
+        self._changed.set()
 
     def _run(self) -> None:
         while True:
             # Redis's time: this node's clock may be ahead, most of all at the start.
             now = self._services.membership.redis_time()
             self.tidy(None if now is None else datetime.fromtimestamp(now, UTC).date())
-            gevent.sleep(LOOK_EVERY)
+            self._changed.wait(LOOK_EVERY)
+            self._changed.clear()
 
     def tidy(self, today: date | None) -> None:
         """Delete what is too old; ``today`` is None if Redis is away. A folder that can't be read is tried again at the
         next look."""
         config = self._services.policy.config
         if not deletes(config):
+            self._services.metrics.recordings_not_deleted.set(False)
             return
         failed: OSError | None = None
         try:

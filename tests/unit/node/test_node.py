@@ -200,6 +200,15 @@ def test_node_reload_puts_the_whole_policy_in_force(node: Node, config: Config) 
     assert node.services.policy.queues == {}
 
 
+def test_node_reload_with_keep_days_deletes_at_once(node: Node, config: Config, tmp_path: Path) -> None:
+    old = tmp_path / "recordings/acme/20250101/01900000-0000-7000-8000-000000000000.wav"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    recordings = msgspec.structs.replace(config.recordings, dir=str(tmp_path / "recordings"), keep_days=30)
+    node.apply(msgspec.structs.replace(config, recordings=recordings))
+    eventually(lambda: not old.exists())
+
+
 def test_node_reload_that_fails_changes_nothing(node: Node, config: Config) -> None:
     """It fails half way: the integrators have been read, the inbound numbers can't be."""
     before = node.services.policy

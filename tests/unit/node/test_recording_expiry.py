@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from esl_apps.node import recording_expiry
@@ -130,6 +132,24 @@ def test_expiry_reports_a_folder_that_is_read_only_at_once(
     flags.pop(0)
     expiry.tidy(None)
     assert not_deleted(bench) == 0
+
+
+def test_expiry_that_a_reload_turns_off_reports_no_fault(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_only = SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(recording_expiry, "os", SimpleNamespace(**{**vars(os), "statvfs": lambda _path: read_only}))
+    monkeypatch.setattr(bench.services.membership, "redis_time", lambda: None)
+    (tmp_path / "recordings").mkdir()
+    expiry = RecordingExpiry(bench.services)
+    expiry.start()
+    eventually(lambda: not_deleted(bench) == 1)
+    recordings = msgspec.structs.replace(bench.config.recordings, keep_days=None)
+    policies = bench.services.policies
+    policies.now = replace(policies.now, config=msgspec.structs.replace(bench.config, recordings=recordings))
+    expiry.look()
+    eventually(lambda: not_deleted(bench) == 0)
+    expiry.stop()
 
 
 def test_expiry_goes_on_behind_a_folder_that_cannot_be_read(
