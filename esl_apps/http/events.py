@@ -12,11 +12,13 @@ from esl_apps.http.event_stream import EventStream
 from esl_apps.http.parameters import in_header, in_query
 from esl_apps.http.record_query import METADATA, metadata_of
 from esl_apps.http.routes import Answer, Operation, Route
+from esl_apps.node import descriptors
 from esl_apps.store.call_events import Id, read_id
 
-#: Clients that may listen at one port of one process. Other requests need some of its 1,000 connections.
-MOST_READERS = 700
-#: Of them, those with tokens of one agent: a browser needs one for each of its tabs.
+#: Tenths of a port's connections that may listen. Other requests need some.
+_READERS = 7
+#: Of the clients that listen at one port of one process, those with tokens of one agent: a browser needs one for each
+#: of its tabs.
 AGENT_READERS = 20
 _LAST = "Last-Event-ID"
 _SCOPES = (READ, OWN_READ)
@@ -33,7 +35,7 @@ def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -
     wanted = Wanted(agent, req.get_param("contact_ref"), metadata_of(req))
     last = _last_of(req)
     feeds, metrics = port.services.event_feeds, port.services.metrics
-    if feeds.readers_of(port.name) >= MOST_READERS:
+    if feeds.readers_of(port.name) >= _most_readers(port):
         raise problem(503, "unavailable", "too many clients listen on this node", headers={"Retry-After": "5"})
     if own is not None and port.listening[own] >= AGENT_READERS:
         port.services.refused(429)
@@ -61,6 +63,12 @@ def stream_events(port: CallsPort, req: falcon.Request, resp: falcon.Response) -
         return port.still_admits(req, *_SCOPES)
 
     resp.stream = EventStream(feeds, feed, last, wanted, admits=admits, on_end=count, on_close=leave)
+
+
+def _most_readers(port: CallsPort) -> int:
+    """Return how many clients may listen at a port of this process, which takes fewer if it has few descriptors."""
+    clients = descriptors.clients(port.services.policy.config, descriptors.limit())
+    return max(1, clients * _READERS // 10)
 
 
 def _last_of(req: falcon.Request) -> Id | None:

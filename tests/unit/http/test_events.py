@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 from falcon import testing
+from gevent import socket
 from msgspec import structs
 
 from esl_apps.config.tokens import IntegratorToken, hash_token
@@ -16,6 +17,9 @@ from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.http import event_stream, events, integrator
 from esl_apps.http.access import OWN_READ
+from esl_apps.http.connection import Bounds
+from esl_apps.http.server import serve
+from esl_apps.node import descriptors
 from tests.support.bench import Bench, Build
 from tests.support.http_client import HttpClient
 from tests.support.http_services import errors
@@ -164,15 +168,35 @@ def test_events_without_redis_are_503(node: Listener) -> None:
 
 
 def test_events_for_too_many_clients_are_503(node: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MOST_READERS", 1)
+    monkeypatch.setattr(descriptors, "clients", lambda *_: 1)
     next(node.listen())
     answer = node.client.simulate_get(EVENTS)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
 
 
+def test_events_of_a_small_port_leave_room_for_requests(node: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few descriptors a port takes few clients, and 700 streams would be all of them."""
+    monkeypatch.setattr(descriptors, "clients", lambda *_: 10)
+    server = serve(("127.0.0.1", 0), node.app, bounds=Bounds(10))
+
+    def ask(method: str, path: str) -> tuple[socket.socket, int]:
+        sock = socket.create_connection(("127.0.0.1", server.address[1]), 10)
+        head = f"{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 2\r\n"
+        sock.sendall(f"{head}content-type: application/json\r\n\r\n{{}}".encode())
+        return sock, int(sock.recv(1000).split()[1])
+
+    answers = [ask("GET", EVENTS) for _ in range(8)]
+    assert [status for _, status in answers] == [200] * 7 + [503]
+    last, status = ask("POST", "/click2dial/agents/1000/token")
+    assert status == 200
+    for sock in (last, *(sock for sock, _ in answers)):
+        sock.close()
+    server.stop(1.0)
+
+
 def test_events_of_one_integrator_leave_room_for_others(node: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of the console listens to all integrators, so some pages had shut out all clients of events."""
-    monkeypatch.setattr(events, "MOST_READERS", 2)
+    monkeypatch.setattr(descriptors, "clients", lambda *_: 3)
     feeds = node.bench.services.event_feeds
     for other in ("", "other", "third"):
         feeds.open(other)
