@@ -235,13 +235,15 @@ class Feeds:
             self._note(integrators)
             self._noted_at = self._clock()
         if self._clock() >= self._checked_at + CHECK:
-            self._check(feeds)
             self._checked_at = self._clock()
+            feeds = self._check(feeds)
         news = more = False
         found = self.store.after_each([(feed.integrator, feed.last) for feed in feeds], READ)
         for feed, stored in zip(feeds, found, strict=True):
             self._writer.say_refused(_key(feed.integrator), stored)
-            if stored and not isinstance(stored, StoreUnavailable):
+            if _is_away(stored):
+                self._checked_at = -math.inf
+            elif stored and not isinstance(stored, StoreUnavailable):
                 take_turn("events")
                 feed.add(stored)
                 news = True
@@ -264,14 +266,26 @@ class Feeds:
             # The writer has said so. Events are written when their calls end.
             self._writer.note_listening(integrators)
 
-    def _check(self, feeds: Sequence[Feed]) -> None:
-        """Restart the feeds whose latest event Redis has lost. :raises StoreUnavailable: Redis is down."""
+    def _check(self, feeds: Sequence[Feed]) -> list[Feed]:
+        """Restart the feeds whose latest event Redis has lost; return those to read: not if part of a cluster is away,
+        which may come back with less. :raises StoreUnavailable: Redis is down."""
+        checked: list[Feed] = []
         standings = self.store.standing_each([(feed.integrator, feed.last) for feed in feeds])
         for feed, standing in zip(feeds, standings, strict=True):
+            if _is_away(standing):
+                self._checked_at = -math.inf
+                continue
+            checked.append(feed)
             if isinstance(standing, Standing) and standing.has_lost(feed.last):
                 assert standing.newest is not None
                 feed.restart(min(feed.last, standing.newest))
                 self._wake()
+        return checked
+
+
+def _is_away(answer: object) -> bool:
+    """Whether the part of a cluster that has a feed's events gives no answer, or serves nothing."""
+    return isinstance(answer, StoreUnavailable) and not isinstance(answer, Fault)
 
 
 def _key(integrator: str) -> str:

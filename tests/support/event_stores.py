@@ -11,11 +11,13 @@ from esl_apps.store.call_events import Id, Standing, Stored
 
 
 class FakeEventStore:
-    """``events`` by integrator. While ``down``, every method raises."""
+    """``events`` by integrator. While ``down``, every method raises; an integrator in ``away`` is answered with its
+    error, as a cluster does."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[Stored]] = {}
         self.down = False
+        self.away: dict[str, StoreUnavailable] = {}
         self.listening: list[str] = []
         self.notes = 0
 
@@ -29,15 +31,15 @@ class FakeEventStore:
         kept = [stored.id for stored in self.events.get(integrator, [])]
         return Standing(kept[-1] if kept else None, id in kept)
 
-    def standing_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Standing]:
-        return [self.standing(integrator, id) for integrator, id in wanted]
+    def standing_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Standing | StoreUnavailable]:
+        return [self.away.get(integrator) or self.standing(integrator, id) for integrator, id in wanted]
 
     def after(self, integrator: str, id: Id, count: int) -> list[Stored]:
         self._ask()
         return [stored for stored in self.events.get(integrator, []) if stored.id > id][:count]
 
-    def after_each(self, wanted: Sequence[tuple[str, Id]], count: int) -> list[list[Stored]]:
-        return [self.after(integrator, id, count) for integrator, id in wanted]
+    def after_each(self, wanted: Sequence[tuple[str, Id]], count: int) -> list[list[Stored] | StoreUnavailable]:
+        return [self.away.get(integrator) or self.after(integrator, id, count) for integrator, id in wanted]
 
     @property
     def listened(self) -> frozenset[str]:

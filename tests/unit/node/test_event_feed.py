@@ -14,7 +14,7 @@ from esl_apps.node import event_feed
 from esl_apps.node.event_feed import Feed, FeedEvent, Feeds
 from esl_apps.store import keys, redis_client
 from esl_apps.store.call_events import KEEP, START, EventStore, Id, Stored
-from esl_apps.store.errors import Fault
+from esl_apps.store.errors import Fault, NoAnswer, refusal
 from esl_apps.store.event_writer import EventWriter
 from tests.support.event_stores import FakeEventStore
 from tests.support.node import RedisServer
@@ -267,3 +267,46 @@ def test_feeds_check_as_soon_as_redis_is_back(monkeypatch: pytest.MonkeyPatch) -
     store.down = False
     eventually(lambda: feed.restarts)
     feeds.stop()
+
+
+@pytest.mark.parametrize("error", [refusal("CLUSTERDOWN The cluster is down"), NoAnswer("redis: no answer")])
+@pytest.mark.parametrize("asked", ["check", "read"])
+def test_feeds_of_part_of_a_cluster_are_checked_when_it_is_back(asked: str, error: StoreUnavailable) -> None:
+    """It is away when they are checked, or only when new events are read."""
+    now = [0.0]
+    store = FakeEventStore()
+    for integrator in ("acme", "beta"):
+        store.put((9, 0), integrator)
+    feeds = make(store, clock=lambda: now[0])
+    feeds._greenlet = gevent.spawn(lambda: None)
+    acme, beta = feeds.open("acme"), feeds.open("beta")
+    feeds.look()
+    now[0] += event_feed.CHECK if asked == "check" else 0.0
+    store.away["acme"] = error
+    store.put((10, 0), "beta")
+    feeds.look()
+    assert (acme.last, beta.last) == ((9, 0), (10, 0))
+    # It has lost the event 9-0.
+    store.away.clear()
+    store.events["acme"].clear()
+    store.put((12, 0))
+    feeds.look()
+    assert (acme.restarts, beta.restarts) == (1, 0)
+
+
+@pytest.mark.parametrize("error", [refusal("CLUSTERDOWN The cluster is down"), NoAnswer("redis: no answer")])
+def test_feeds_do_not_read_what_they_could_not_check(monkeypatch: pytest.MonkeyPatch, error: StoreUnavailable) -> None:
+    """Part of a cluster comes back between the two."""
+    store = FakeEventStore()
+    store.put((9, 0))
+    feeds = make(store)
+    feeds._greenlet = gevent.spawn(lambda: None)
+    feed = feeds.open("acme")
+    store.events["acme"].clear()
+    store.put((12, 0))
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "standing_each", lambda wanted: [error for _ in wanted])
+        feeds.look()
+    assert feed.last == (9, 0)
+    feeds.look()
+    assert feed.restarts == 1
