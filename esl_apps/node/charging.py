@@ -93,11 +93,10 @@ class Charging:
         self._usage = usage
         self._membership = membership
 
-    def resume(self, attempt: Attempt, had_by: Sequence[str] = (), *, up: bool = True) -> None:
+    def resume(self, attempt: Attempt, had_by: Sequence[str] = ()) -> None:
         """Go on charging an attempt for what its legs cost, at today's levels.
 
-        ``had_by``: the processes that had it, by boot; without them, what was talked counts as paid. ``up``: as
-        ``UsageStore.adopt``.
+        ``had_by``: the processes that had it, by boot; without them, what was talked counts as paid.
         """
         policy = self._policies.now
         callee = policy.settings.plan.find(attempt.number)
@@ -126,7 +125,7 @@ class Charging:
         except StoreUnavailable:
             prepaid.clear()
         now = node_clock.now()
-        self._usage.adopt(*charges, up=up)
+        self._usage.adopt(*charges)
         attempt.pay(*charges)
         for charge in charges:
             talked = attempt.talked(charge, now)
@@ -147,8 +146,7 @@ class Charging:
         gevent.sleep(DEAD + 2 * BEAT)
         if not self._membership.is_dead(had_by[-1]):
             return
-        # The flow that goes on has charges of its own, or dials an emergency number.
-        self.resume(attempt, had_by, up=False)
+        self.resume(attempt, had_by)
         for charge in attempt.charges:
             if not attempt.ended:
                 # The call is counted for the flow that goes on with it here.

@@ -108,9 +108,14 @@ class Breakers(background.Kept):
         names = tuple(levels)
         return next((scope for scope in self.tripped if covers(scope, names, number)), None)
 
+    @property
+    def ending_scopes(self) -> list[str]:
+        """The tripped breakers that end calls, as far as this node knows. Redis isn't asked."""
+        return [scope for scope, trip in (self._tripped or {}).items() if trip.end_calls]
+
     def ending(self, *charges: Charge) -> Refusal | None:
-        """The tripped breaker that ends one of these calls, as far as this node knows. Redis isn't asked."""
-        scopes = [scope for scope, trip in (self._tripped or {}).items() if trip.end_calls]
+        """The tripped breaker that ends one of these calls, as far as this node knows."""
+        scopes = self.ending_scopes
         covering = (scope for charge in charges for scope in scopes if covers(scope, charge.levels, charge.number))
         return next((Refusal(BREAKER, scope) for scope in covering), None)
 

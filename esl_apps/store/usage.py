@@ -138,17 +138,12 @@ class UsageStore:
                 self._charges.add(charge)
         return refusal
 
-    def adopt(self, *charges: Charge, up: bool = True) -> None:
-        """Take over calls of a dead node: they were counted there, and are paid for here from now on.
-
-        ``up``: they may be up, so those are cut that a breaker ends which has tripped while no node had them.
-        """
+    def adopt(self, *charges: Charge) -> None:
+        """Take over calls of a dead node: they were counted there, and are paid for here from now on."""
         for charge in charges:
             charge.adopt()
             charge.open(self._seconds, self._on_change)
             self._charges.add(charge)
-            if up and (refusal := self._ending(charge)) is not None:
-                self._cut(charge, refusal)
 
     def payments(self, ids: Iterable[str], boots: Sequence[str]) -> dict[str, Payments]:
         """Return what processes have noted of legs: of each, the latest. :raises StoreUnavailable: Redis is down."""
@@ -269,6 +264,12 @@ class UsageStore:
         for charge in list(self._charges):
             if charge.cut is not None:
                 self._on_cut(charge)
+        if self._breakers is not None and self._breakers.ending_scopes:
+            # It ended the calls of the moment when it tripped. Others were adopted since, or spared until now.
+            for charge in in_turns("minutes", list(self._charges), 200):
+                refusal = None if charge.cut is not None or charge.spared else self._ending(charge)
+                if refusal is not None:
+                    self._cut(charge, refusal)
         timed = [charge for charge in self._charges if charge.timed]
         talking = [charge for charge in timed if charge.since is not None and charge.cut is None]
         try:

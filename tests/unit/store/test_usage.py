@@ -1021,12 +1021,25 @@ def test_adopted_call_is_cut_by_a_breaker_that_ends_calls(told: Told, end_calls:
     """It tripped while no node had the call."""
     told.breakers[0].trip("account:acme", "by hand", end_calls=end_calls)
     told.breakers[1].refresh()
-    call, ended, others = of("a", level()), of("b", level()), of("c", Level("account:other"))
+    call, others = of("a", level()), of("c", Level("account:other"))
     told.nodes[1].adopt(call, others)
-    told.nodes[1].adopt(ended, up=False)
+    told.nodes[1].accrue()
     assert told.cut == ([call] if end_calls else [])
     told.nodes[1].accrue()
     assert told.cut == ([call, call] if end_calls else [])
+
+
+def test_breaker_that_tripped_in_an_emergency_call_cuts_after_it(told: Told) -> None:
+    call = of("a", level())
+    assert begins(told.nodes[0], call) is None
+    call.spared = True
+    told.breakers[0].refresh()
+    told.breakers[0].trip("account:acme", "by hand", end_calls=True)
+    told.nodes[0].accrue()
+    assert told.cut == []
+    call.spared = False
+    told.nodes[0].accrue()
+    assert told.cut == [call]
 
 
 def test_call_adopted_before_breakers_are_read_is_cut_then(told: Told) -> None:
