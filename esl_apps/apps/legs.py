@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, display_name, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Call, CallEnded, Leg
+from esl_apps.core.call import SWITCH_MARGIN, Bridged, Call, CallEnded, Leg
 from esl_apps.core.numbers import Number
 from esl_apps.core.versions import CHANNEL_VARIABLES
 
@@ -129,13 +129,13 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
         # refuses every call of a browser that has been answered, with 488 (88).
         "media_mix_inbound_outbound_codecs": "true",
         # Only for a lost application: its own time-out fires first (hazard 19).
-        "originate_timeout": str(int(bleg.timeout) + dialstring.SWITCH_MARGIN),
+        "originate_timeout": str(int(bleg.timeout) + SWITCH_MARGIN),
     }
     if bleg.recording is not None:
         result.update(recording_variables(settings, bleg.recording, attempt.language))
     result.update(bleg.variables)
     # The switch ends the leg soon after the application should have, in case the application is gone.
-    result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + dialstring.SWITCH_MARGIN}"
+    result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + SWITCH_MARGIN}"
     result.update(UNHEARD)
     return result
 

@@ -13,7 +13,7 @@ from esl_apps.apps.legs import UNHEARD
 from esl_apps.core import causes, dialstring, node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs
-from esl_apps.core.call import Leg
+from esl_apps.core.call import SWITCH_MARGIN, Leg
 
 #: Seconds for which a number outside is rung, unless its application says otherwise.
 RING = 45.0
@@ -103,7 +103,7 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
 
 def _ring_from_here(originator: Originator, attempt: Attempt, aleg: Aleg, deadline: float) -> Rang:
     # Only for a lost application: its own time-out fires first (hazard 19).
-    leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + dialstring.SWITCH_MARGIN), **UNHEARD}
+    leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + SWITCH_MARGIN), **UNHEARD}
     rang: Rang | None = None
     for endpoint, gateway, patience in dialstring.in_turn(aleg.endpoints):
         if _is_lost(originator, attempt):

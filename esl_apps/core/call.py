@@ -43,6 +43,9 @@ __all__ = ["API_VERSION", "Bridged", "Call", "CallEnded", "Ended", "Endpoint", "
 
 API_VERSION = (1, 5)
 
+#: Seconds by which the switch's own timers are longer. They only fire if the application is gone.
+SWITCH_MARGIN = 5
+
 
 class CallEnded(Exception):
     """The A-leg has ended, or can no longer be reached. ``str()`` says why, for the timeline.

@@ -38,9 +38,6 @@ _TOGETHER = ":_:"
 UNHEARD = "0"
 
 
-#: Seconds by which the switch's own timers are longer. They only fire if the application is gone.
-SWITCH_MARGIN = 5
-
 #: A space after three tokenisers, each of which halves the backslashes.
 _SPACE_OF_ORIGINATE = "\\\\\\\\s"
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from esl_apps.core import causes, dialstring, node_clock
-from esl_apps.core.call import Bridged, CallEnded, Complete, Ended, Endpoint, Leg, Progress
+from esl_apps.core.call import SWITCH_MARGIN, Bridged, CallEnded, Complete, Ended, Endpoint, Leg, Progress
 from esl_apps.esl.blegs import OF_LEGS, Blegs
 from esl_apps.esl.keypad import CONFERENCE, STAR_STAR_WITHIN, Keypad, says_keys_in_rtp
 from esl_apps.esl.legs import OF_BLEGS, bleg_by_aleg, lasting, leg_of, media_fit, talk_is_over, time_of
@@ -228,7 +228,7 @@ class Channel:
         # The name may contain an account id, which comes from Redis: escape @, +, and what the switch would expand.
         if self._keypad.heard:
             self._run(lambda: self._keypad.enter(CONFERENCE))
-        limit = int(longest) + dialstring.SWITCH_MARGIN  # Of the switch, if this node dies.
+        limit = int(longest) + SWITCH_MARGIN  # Of the switch, if this node dies.
         self._run(lambda: self._session.post(f"api sched_hangup +{limit} {self.uuid}"))
         completion = self._run(lambda: self._session.execute("conference", f"{quote(name, safe='')}@default"))
         self._wait(lambda: completion.done, longest)

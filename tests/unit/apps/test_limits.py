@@ -20,9 +20,9 @@ from esl_apps.apps.context import Arrival
 from esl_apps.apps.legs import LONGEST
 from esl_apps.apps.ringing import Aleg, Rang, ring_aleg
 from esl_apps.apps.settings import Entrance, Rules
-from esl_apps.core import dialstring, faults
+from esl_apps.core import faults
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, CallEnded, Ended, Leg, Progress
+from esl_apps.core.call import SWITCH_MARGIN, Bridged, CallEnded, Ended, Leg, Progress
 from esl_apps.core.cards import Account, Card, Cards
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import BREAKER, CALLS_PER_HOUR, MINUTES_PER_DAY, Level, Limits, Refusal, read_destination
@@ -296,7 +296,7 @@ def test_emergency_call_outlasts_its_session(application: Callable[[Answers, Pur
     application(one, Purse(OVER))
     ((leg, _endpoints, timeout, longest),) = one.call.did("bridge")
     assert (timeout, longest, one.call.did("until")) == (RULES.callee_timeout, LONGEST, [])
-    assert leg["execute_on_answer_2"] == f"sched_hangup:+{int(LONGEST) + dialstring.SWITCH_MARGIN}"
+    assert leg["execute_on_answer_2"] == f"sched_hangup:+{int(LONGEST) + SWITCH_MARGIN}"
 
 
 def test_emergency_call_spares_the_leg_that_was_rung_back() -> None:
