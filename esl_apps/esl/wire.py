@@ -413,6 +413,7 @@ _WORDS = {
     "hupall": (4,),
     "filter": (3,),
     "sched_del": (2,),
+    "sched_hangup": (3, 4),
     "uuid_audio": (3, 6),
     "uuid_break": (2, 3),
     "uuid_dump": (2,),
@@ -427,7 +428,7 @@ _WORDS = {
 }
 #: Those that name what they act on by a variable and its value, not by a channel.
 _BY_VARIABLE = frozenset({"hupall", "filter"})
-_ACTING = ("uuid_", "sched_del", *_BY_VARIABLE)
+_ACTING = ("uuid_", "sched_del", "sched_hangup", *_BY_VARIABLE)
 
 
 def command(text: str) -> bytes:
@@ -453,7 +454,8 @@ def _check(words: list[str]) -> None:
     counts = _WORDS.get(name)
     if counts is not None and len(words) not in counts:
         raise CommandError(f"an empty value, or one with a space, in {name}")
-    if name not in _BY_VARIABLE and not (len(words) > 1 and is_reference(words[1])):
+    place = 2 if name == "sched_hangup" else 1
+    if name not in _BY_VARIABLE and not (len(words) > place and is_reference(words[place])):
         raise CommandError(f"{name} of something else than a channel")
 
 
