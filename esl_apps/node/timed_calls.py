@@ -111,7 +111,8 @@ class TimedCallPoller:
         while not ringing.ready():
             # An application may have A rung for longer than a lease.
             with suppress(StoreUnavailable):
-                self._store.renew(call, self._now(), LEASE)
+                if not self._store.renew(call, self._now(), LEASE):
+                    break
             ringing.join(LEASE / 3)
         ringing.get()
         self._settle(attempt, call)
