@@ -87,8 +87,6 @@ class ClickCall(Struct, frozen=True):
         agent = [Charge(ref, levels, order.agent, aleg=True)] if outside else []
         if order.callee.is_emergency:
             # No bill is worth the callee's leg. An agent outside is counted, and may be refused like any other.
-            for charge in agent:
-                charge.spared = True
             return agent
         return [*agent, Charge(ref, levels, order.callee, owner=not agent)]
 

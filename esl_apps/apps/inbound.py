@@ -58,7 +58,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         extension=queue.agents[0].dialled,
         number=caller,
         **parties.first(queue.agents[0]),
-        **parties.second(from_whom),
+        **parties.second(parties.caller(from_whom)),
         dial_number=presented(dnis) or queue.did.e164,
         call_dir=numbers.direction(from_whom, queue.agents[0]),
         session_ref=arrival.session_ref,

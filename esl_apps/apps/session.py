@@ -328,18 +328,18 @@ class Session:
         self._name(number)
         attempt = self.attempt
         attempt.dial_number = caller_id
-        longest = self._pay(number)
+        longest, is_emergency = self._pay(number), number.is_emergency
         self.dialled = True
         if self._aleg is not None:
             attempt.confirm(self._aleg)
-            self._aleg.spared = number.is_emergency
+            self._aleg.spared = is_emergency
         bleg = Bleg(
             caller_id=caller_id,
             name=name,
-            timeout=min(self.rules.callee_timeout, LONGEST if number.is_emergency else self.left),
+            timeout=min(self.rules.callee_timeout, LONGEST if is_emergency else self.left),
             longest=longest,
             # The time for which B rings is the session's, too.
-            until=None if number.is_emergency else self._ends,
+            until=None if is_emergency else self._ends,
             user=self.user,
             variables=extra or {},
         )
@@ -471,7 +471,7 @@ def _first_attempt(
         integrator=account.integrator if account else None,
         account_id=account.id if account else None,
         extension=caller,
-        **parties.first(policy.settings.plan.find(caller)),
+        **parties.first(parties.caller(policy.settings.plan.find(caller))),
         number=None,
         dial_number=None,
         call_dir="external",

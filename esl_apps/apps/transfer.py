@@ -171,8 +171,6 @@ class TransferCall:
 
     def _dial(self, call: Call, policy: AppPolicy, variables: Mapping[str, str]) -> Bridged:
         attempt, client, kept, settings = self.attempt, self.client, self.kept, policy.settings
-        for charge in attempt.charges:
-            charge.spared = self.to.is_emergency
         lengths = [left for charge in attempt.charges if (left := charge.left) is not None]
         if kept.max_duration is not None and not self.consults:
             # A consultation doesn't end with the call on hold.
@@ -180,7 +178,7 @@ class TransferCall:
         bleg = Bleg(
             caller_id=kept.shown,
             timeout=client.callee_timeout,
-            longest=LONGEST if self.to.is_emergency else max(1.0, min([client.longest, *lengths])),
+            longest=LONGEST if attempt.is_emergency else max(1.0, min([client.longest, *lengths])),
             user=attempt.extension or "",
             recording=recording_of(call, attempt, client.name, settings) if kept.record and client.record else None,
             variables={**variables, **self._owner},
@@ -280,12 +278,13 @@ def new_call(
 
 
 def seconds_left(old: Attempt) -> float | None:
-    """Return the seconds that a talk may still last, by the request for its session's first call; None: it doesn't
-    say."""
+    """Return the seconds that a talk may still last, by the request for its session's first call; None: it doesn't say.
+    Those of an emergency call don't count."""
     asked = (old.order or {}).get("max_duration")
     if not isinstance(asked, int | float):
         return None
-    return max(1.0, asked - (0.0 if old.bridged_at is None else node_clock.now() - old.bridged_at))
+    talked = 0.0 if old.bridged_at is None or old.is_emergency else node_clock.now() - old.bridged_at
+    return max(1.0, asked - talked)
 
 
 def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> TransferCall | None:

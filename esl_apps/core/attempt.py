@@ -16,6 +16,7 @@ from esl_apps.core.call_fields import TIMES, CallFields, show_times, values_of
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
 from esl_apps.core.node_clock import milliseconds
+from esl_apps.core.number_classes import EMERGENCY
 from esl_apps.core.quality import RingSeconds
 from esl_apps.core.record import Record
 from esl_apps.core.reference import new_ref
@@ -127,6 +128,16 @@ class Attempt(CallFields, eq=False):
         """Why the node ends it: a limit was reached while it was up. None: it may go on."""
         return next((charge.cut for charge in self.charges if charge.cut is not None), None)
 
+    @property
+    def is_emergency(self) -> bool:
+        """Whether one of its parties is an emergency number, which was dialled: a caller who shows one has no class."""
+        return EMERGENCY in (self.extension_class, self.number_class)
+
+    def spare(self) -> None:
+        """Spare its charges while one of its parties talks to an emergency number, and no longer."""
+        for charge in self.charges:
+            charge.spared = self.is_emergency or self.asks_emergency
+
     def pay(self, *charges: Charge) -> None:
         """Take charges on: they talk, end and are adopted with this attempt from here on.
 
@@ -140,6 +151,7 @@ class Attempt(CallFields, eq=False):
             # An adopted attempt has them among its fields already.
             if essence not in self.paid_for:
                 self.paid_for.append(essence)
+        self.spare()
 
     def charges_of(self, leg: str) -> list[Charge]:
         """Return the charges of one of its two legs, by the leg's UUID."""

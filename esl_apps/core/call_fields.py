@@ -149,6 +149,8 @@ class CallFields(msgspec.Struct):
     """The ``call_ref`` in which one of its parties asks a third, while the other one is on hold."""
     consults: str | None = None
     """The party that asks: ``agent`` or ``callee``."""
+    asks_emergency: bool = False
+    """The third is an emergency number."""
     followed: bool = False
     """No flow runs it any more: the switch joined its legs itself, and says how they end."""
     since: dict[str, float] = msgspec.field(default_factory=dict)

@@ -209,7 +209,8 @@ class Charge:
         self.cut: Refusal | None = None
         """Why the leg is being ended; None: it may go on."""
         self.spared = False
-        """Its leg talks to an emergency number: nothing that is spent ends it. It goes on to count."""
+        """A party of its call talks to an emergency number: nothing that is spent and no breaker ends it. It goes on to
+        count."""
         self.outlives = False
         """It goes on when its attempt ends: a caller who was rung back dials one number after another."""
         self.switch: str | None = None

@@ -23,6 +23,12 @@ def second(number: Number | None) -> dict[str, Any]:
     return {"number_e164": e164, "number_class": klass, "country": country}
 
 
+def caller(number: Number | None) -> Number | None:
+    """Return a caller's number, for ``first`` or ``second``; None if it is an emergency number: a caller can show any,
+    and what they dial would be spared."""
+    return None if number is not None and number.is_emergency else number
+
+
 def _facts(number: Number | None) -> tuple[str | None, str | None, str | None]:
     if number is None:
         return None, None, None

@@ -99,8 +99,6 @@ class Charging:
         ``had_by``: the processes that had it, by boot; without them, what was talked counts as paid.
         """
         policy = self._policies.now
-        callee = policy.settings.plan.find(attempt.number)
-        emergency = callee is not None and callee.is_emergency
         charges = []
         prepaid: dict[str, Payments | None] = {}
         for essence in attempt.paid_for:
@@ -114,7 +112,7 @@ class Charging:
                 continue
             aleg, owner, whole = paid.aleg, paid.owner, paid.whole
             charge = Charge(attempt.call_ref, levels, number, aleg=aleg, owner=owner, whole=whole, id=paid.id)
-            charge.stored, charge.provisional, charge.spared = essence, paid.provisional, emergency
+            charge.stored, charge.provisional = essence, paid.provisional
             if paid.before is not None:
                 charge.moved, charge.before = True, paid.before
             if had_by and paid.id:

@@ -23,6 +23,7 @@ import gevent
 from msgspec.structs import replace
 
 from esl_apps.apps import transfer
+from esl_apps.apps.legs import LONGEST
 from esl_apps.apps.transfer import KeptTransfer, TransferCall, consultation
 from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import (
@@ -122,12 +123,14 @@ class Consulting:
         self._transferring.wait_for_bridge(live, leg)
         told = self._transferring.look(live)
         old.consultation, old.consults, old.followed = new.attempt.call_ref, action.by, True
-        moved = False
+        old.asks_emergency, moved = to.is_emergency, False
+        old.spare()
         try:
             moved = self._transferring.begin(live, new, leg, lambda: self._move(live, new, leg, held))
         finally:
             if not moved:
-                old.consultation = old.consults = None
+                old.consultation, old.consults, old.asks_emergency = None, None, False
+                old.spare()
                 old.followed = followed or live.adopted is not adopted
         if not moved:
             raise not_now(old, "the call is ending")
@@ -145,9 +148,12 @@ class Consulting:
         :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
         """
         old, switch, transferring = live.attempt, live.switch, self._transferring
-        limit = f"+{self._left(old)} ALLOTTED_TIMEOUT"
+        limit = held_limit = f"+{transferring.left(old)} ALLOTTED_TIMEOUT"
+        if new.attempt.is_emergency:
+            transferring.untime(switch, leg, held)
+            held_limit = f"+{int(LONGEST)} ALLOTTED_TIMEOUT"
         silence = "silence_stream://-1"
-        set_variables(switch, held, {}, {"esl_apps_limit": limit, "esl_apps_silence": silence})
+        set_variables(switch, held, {}, {"esl_apps_limit": held_limit, "esl_apps_silence": silence})
         # Alone, because a tone may hold the character that separates several variables.
         switch.api(f"uuid_setvar {held} esl_apps_music {self._services.acting.music()}")
         # A B-leg stays one. But no longer one of the session's, or the end of the consultation would take it with it.
@@ -168,14 +174,6 @@ class Consulting:
         for party in old.muted:
             switch.api(f"uuid_audio {leg_of(old, party)} stop")
         transferring.part(switch, leg, held, _HELD)
-
-    def _left(self, old: Attempt) -> int:
-        """Return for how many seconds a call may still go on."""
-        client = self._services.policy.clients[old.integrator or ""]
-        asked = transfer.seconds_left(old)
-        lengths = [left for left in (asked, *(charge.left for charge in old.charges)) if left is not None]
-        began = node_clock.now() if old.bridged_at is None else old.bridged_at
-        return max(1, round(min([client.longest - (node_clock.now() - began), *lengths])))
 
     def _complete(self, live: Live, _action: Action) -> None:
         """Let the party that asks hang up."""
@@ -345,6 +343,8 @@ class Consulting:
         old = live.attempt
         live.alone_since = None
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
+        old.asks_emergency = False
+        old.spare()
         old.note(CONSULTED, action.step)
         now = node_clock.now()
         # By another node's clock, perhaps.
@@ -406,6 +406,8 @@ class Consulting:
         identity = self._transferring.identity(attempt)
         try:
             with services.calls.moving(live, new, held, action.leg):
+                if attempt.is_emergency:
+                    self._transferring.untime(live.switch, held, action.leg)
                 set_variables(live.switch, held, identity)
                 live.switch.api(f"uuid_setvar {held} esl_bleg")
                 set_variables(live.switch, action.leg, identity)

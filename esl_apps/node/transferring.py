@@ -18,7 +18,7 @@ from gevent.event import AsyncResult
 
 from esl_apps.apps import application, note_hold, transfer
 from esl_apps.apps.click2dial import NO_ROOM, limit_fault
-from esl_apps.apps.legs import has_phone
+from esl_apps.apps.legs import LONGEST, has_phone
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import TransferCall, consultation
 from esl_apps.core import causes, node_clock, talk, terms
@@ -291,9 +291,29 @@ class Transferring:
         asking.pay(charge)
         charge.talk()
 
+    def left(self, old: Attempt) -> int:
+        """Return for how many seconds a call may still go on."""
+        if old.is_emergency:
+            return int(LONGEST)
+        client = self._services.policy.clients[old.integrator or ""]
+        asked = transfer.seconds_left(old)
+        lengths = [left for left in (asked, *(charge.left for charge in old.charges)) if left is not None]
+        began = node_clock.now() if old.bridged_at is None else old.bridged_at
+        return max(1, round(min([client.longest - (node_clock.now() - began), *lengths])))
+
+    def untime(self, switch: Switch, *legs: str) -> None:
+        """Cancel the hang-ups of legs that go on to an emergency number: each was scheduled for an earlier call.
+
+        :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
+        """
+        for leg in legs:
+            switch.api(f"sched_del {leg}")
+
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""
         old, switch = live.attempt, live.switch
+        if new.is_emergency:
+            self.untime(switch, leg)
         set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan(old.language))
         # The leg that leaves may end after the new call has begun, which hears of its session's B-legs.
         for uuid in (old.aleg_uuid, old.bleg_uuid):

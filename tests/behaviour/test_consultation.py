@@ -18,6 +18,7 @@ TARGET_HZ = 1400
 
 def CONFIG(config: dict[str, Any]) -> None:
     config["integrators"][0].update(payload="v4", agent_timeout=2, callee_timeout=2)
+    config["dial"]["emergency"] = config["dial"]["external"][0]
     config["dial"]["hold_music"] = f"tone_stream://%(10000,0,{MOH_HZ});loops=-1"
     config["inbound"] = {DID: {"integrator": "acme", "agents": ["1000"], "ring_timeout": 5}}
 
@@ -115,6 +116,19 @@ def test_consultation_is_completed_in_the_moment_of_the_answer(rig: Rig, node: N
     assert callee.hears(TARGET_HZ)
     assert expert.calls[0].hears(CALLEE_HZ)
     callee.hangup()
+    records(redis, ref, asked, new)
+
+
+def test_consultation_of_112_leaves_no_timer(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """The customer who is joined with it had one, of the call on hold."""
+    ref, asked, _agent, callee, service = asking(rig, node, "112")
+    assert rig.api("show tasks").count("schedule_hangup") == 2
+    assert act(node, ref, "transfer/complete").status == 202
+    assert callee.hears(TARGET_HZ)
+    eventually(lambda: "schedule_hangup" not in rig.api("show tasks"))
+    new = node.get(ref)["record"]["transferred_to"]
+    service.calls[0].hangup()
+    eventually(lambda: callee.leg.ended_at)
     records(redis, ref, asked, new)
 
 

@@ -237,6 +237,12 @@ def test_agent_who_answers_no_caller_is_not_announced(aleg: Leg, told: tuple[str
     assert (run.record.answered_at, run.record.bridged_at, run.announced) == (None, None, [])
 
 
+def test_caller_who_shows_an_emergency_number_has_no_class() -> None:
+    """Anyone can show one, and what its call costs would be spared."""
+    run = Run(joined(), caller="112")
+    assert (run.record.number, run.attempt.is_emergency) == ("112", False)
+
+
 def test_caller_whose_number_cannot_be_read_is_an_outside_call() -> None:
     run = Run(joined(), caller="not a number")
     assert run.record.call_dir == "inbound"

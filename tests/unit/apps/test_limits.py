@@ -289,6 +289,13 @@ def test_emergency_call_is_not_counted() -> None:
     assert len(one.call.did("bridge")) == 1
 
 
+def test_caller_who_shows_an_emergency_number_is_not_spared() -> None:
+    """Anyone can show one."""
+    usage, one = Purse(), Answers(talks())
+    disa.arrive(one.call, Arrival(("disa", "acme", "front")), replace(one.policy(), number="112"), host([], usage))
+    assert [charge.spared for charge in usage.charges] == [False]
+
+
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_emergency_call_outlasts_its_session(application: Callable[[Answers, Purse], None]) -> None:
     one = Answers(talks(), keyed="112")

@@ -360,6 +360,7 @@ def test_click_to_an_emergency_number_pays_for_an_agent_outside() -> None:
     order = client(emergency=True).read({**FIELDS, "agent": "0831112222", "callee": "112"})
     click = click2dial.new_call(order, client(), SETTINGS)
     charges: list[Charge] = click.charges(policy())
+    click.attempt.pay(*charges)
     assert [(charge.aleg, charge.number, charge.spared) for charge in charges] == [(True, order.agent, True)]
 
 

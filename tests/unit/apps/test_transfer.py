@@ -211,6 +211,18 @@ def test_transfer_to_an_emergency_number_has_no_limits() -> None:
     assert (longest, charge.spared) == (LONGEST, True)
 
 
+@pytest.mark.parametrize(("leaves", "seconds"), [("agent", LONGEST), ("callee", 60.0)])
+def test_transfer_of_a_long_emergency_call_has_time(leaves: str, seconds: float) -> None:
+    """Any if its emergency number stays, and otherwise as if the talk began now."""
+    old = before(order={"max_duration": 60.0}, number_class="emergency", bridged_at=node_clock.now() - 300)
+    old.number = "112"
+    client = IntegratorRules("acme", PLAN, emergency=True)
+    made = transfer.new_call(old, PLAN.read("1001"), leaves, client, PLAN)
+    call = ScriptedCall([talks(bleg())], ended(b=bleg(), at=1010.0))
+    made.answered(call, ScriptedPolicy(clients={"acme": client}), host([], Purse()))
+    assert call.did("bridge")[0][3] == seconds
+
+
 def asking(to: str = "1001", consults: str = "agent", **fields: Any) -> TransferCall:
     return transfer.new_consultation(before(**fields), PLAN.read(to), consults, "H", CLIENT, PLAN)
 

@@ -27,3 +27,9 @@ def test_party_has_its_numbers_class_and_country(dialled: str | None, facts: tup
 
 def test_agent_without_a_charge_is_an_extension() -> None:
     assert parties.first(PLAN.read("1000")) == parties.EXTENSION
+
+
+@pytest.mark.parametrize(("shown", "klass"), [("112", None), ("0820001234", "mobile"), (None, None)])
+def test_caller_who_shows_an_emergency_number_has_no_class(shown: str | None, klass: str | None) -> None:
+    number = None if shown is None else PLAN.read(shown)
+    assert parties.first(parties.caller(number))["extension_class"] == klass

@@ -193,10 +193,20 @@ def test_charging_resumed_goes_on_to_count_the_length(charged: Bench) -> None:
     assert [charge.left for charge in attempt.charges] == [pytest.approx(10, abs=0.5)]
 
 
-@pytest.mark.parametrize("number", ["112", "+27820001234"])
-def test_charging_resumed_spares_an_emergency_call(charged: Bench, number: str) -> None:
-    attempt = resumed(charged, paid("system", aleg=True), number=number)
-    assert [charge.spared for charge in attempt.charges] == [number == "112"]
+@pytest.mark.parametrize(
+    ("fields", "spared"),
+    [
+        ({"number": "112", "number_class": "emergency"}, True),
+        ({"extension": "112", "extension_class": "emergency"}, True),
+        ({"number": "+27820001234", "number_class": "mobile", "asks_emergency": True}, True),
+        ({"number": "112"}, False),
+        ({"number": "+27820001234", "number_class": "mobile"}, False),
+    ],
+)
+def test_charging_resumed_spares_an_emergency_call(charged: Bench, fields: dict[str, Any], spared: bool) -> None:
+    """A caller who shows such a number has no class."""
+    attempt = resumed(charged, paid("system", aleg=True), **fields)
+    assert [charge.spared for charge in attempt.charges] == [spared]
 
 
 def test_charging_resumed_charge_of_a_later_version_stays_one(bench: Bench) -> None:
@@ -288,7 +298,7 @@ def test_charging_settles_a_call_that_is_not_adopted(
 
 
 def test_charging_settled_under_a_tripped_breaker_ends_no_call(charged: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its caller goes on here, and dials an emergency number by now."""
+    """Its caller goes on here, and dials an emergency number by now. They have ended before the next beat."""
     monkeypatch.setattr(charging, "DEAD", -2 * BEAT)
     monkeypatch.setattr(charged.services.membership, "is_dead", lambda _boot: True)
     attempt = Attempt(app="disa", call_dir="external", paid_for=[written(lost_charge(charged))])
@@ -299,6 +309,7 @@ def test_charging_settled_under_a_tripped_breaker_ends_no_call(charged: Bench, m
     charged.services.charging.settle_later(attempt, ["dead"])
     gevent.sleep(0.02)
     charged.services.usage.settle()
+    charged.services.usage.accrue()
     assert (counted(charged), cuts) == (0, [])
 
 

@@ -13,6 +13,7 @@ from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Refusal
 from esl_apps.node import consulting, following
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.consulting import Consulting
@@ -22,6 +23,12 @@ from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, Peer, api_response, eventually
 
 T = "cccccccc-0000-4000-8000-000000000003"
+WITH_EMERGENCY = {
+    "region": "ZA",
+    "extension": "user/{number}@127.0.0.1",
+    "external": ["sofia/gateway/pstn/{number}"],
+    "emergency": "sofia/gateway/pstn/{number}",
+}
 ACME = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "caller_ids": [DID]}
 
 
@@ -469,6 +476,100 @@ def test_consulting_pays_on_for_the_party_that_asks(build: Build, agent: str, nu
         assert charge.since is not None
     asking.attempt.end(terms.ANSWERED, 16, terms.AGENT, AT)
     assert all(charge.ended for charge in charges)
+
+
+@pytest.fixture
+def with_emergency(build: Build) -> Bench:
+    return build(dial=WITH_EMERGENCY, spending={"limits": {"minutes_per_day": 100}}).connect()
+
+
+def asks_112(bench: Bench, by: str = "agent") -> tuple[Live, Live, list[Charge]]:
+    """A consultation of an emergency number, and the charges of the call on hold: of both its parties."""
+    system, plan = bench.services.policy.system, bench.services.policy.settings.plan
+    live = talking(bench, extension="0825556666", placed=True, answered_at=AT)
+    legs: list[tuple[str, dict[str, Any]]] = [("0825556666", {"aleg": True}), ("0820001234", {"owner": False})]
+    charges = [Charge(live.attempt.call_ref, [system], plan.read(number), **more) for number, more in legs]
+    assert bench.services.usage.begin(*charges) is None
+    live.attempt.pay(*charges)
+    asking = consult(bench, live, "112", by=by)
+    answered(asking)
+    return live, asking, charges
+
+
+def trips(bench: Bench) -> None:
+    """A breaker trips that ends calls."""
+    bench.services.breakers.refresh()
+    bench.services.breakers.trip("system", "by hand", end_calls=True)
+    bench.services.usage.accrue()
+
+
+def test_consulting_an_emergency_number_spares_the_call_on_hold(with_emergency: Bench) -> None:
+    """Its charges would end the leg that asks, too."""
+    live, asking, charges = asks_112(with_emergency)
+    trips(with_emergency)
+    assert [charge.cut for charge in charges] == [None, None]
+    assert all(charge.spared for charge in charges)
+    told(with_emergency, live, asking, BACK)
+    with_emergency.services.usage.accrue()
+    assert [charge.cut for charge in charges] == [Refusal("breaker", "system")] * 2
+
+
+def test_consulting_an_emergency_number_undoes_the_legs_timers(with_emergency: Bench) -> None:
+    """They are of earlier calls. When the two are back, the call is as long as it may be."""
+    asks_112(with_emergency, by="callee")
+    heard = commands(with_emergency, "sched_del", "uuid_setvar_multi")
+    assert heard[:2] == [f"sched_del {B}", f"sched_del {UUID}"]
+    assert heard[2].startswith(f"uuid_setvar_multi {UUID} esl_apps_limit=+86400\\sALLOTTED_TIMEOUT;")
+    again = next(text for text in heard if text.startswith(f"uuid_setvar_multi {B} "))
+    assert "!sched_hangup:+1 ALLOTTED_TIMEOUT!" in again.replace("\\s", " ")
+
+
+def test_consulting_an_emergency_number_in_vain_spares_nothing(with_emergency: Bench) -> None:
+    bench = with_emergency
+    live = talking(bench)
+    charge = Charge(live.attempt.call_ref, [bench.services.policy.system], None)
+    assert bench.services.usage.begin(charge) is None
+    live.attempt.pay(charge)
+    bench.switch.answers["api uuid_dual_transfer"] = api_response("-ERR No such channel!\n")
+    assert refusal(bench, live, "transfer", to="112", by="agent", mode="consult") == (409, "bridged")
+    assert (live.attempt.asks_emergency, charge.spared) == (False, False)
+
+
+def test_consulting_party_joined_with_112_is_spared(with_emergency: Bench) -> None:
+    bench = with_emergency
+    live, asking, (_agent, customer) = asks_112(bench)
+    told(bench, live, asking, JOINED)
+    new = bench.live[live.attempt.transferred_to or ""].attempt
+    trips(bench)
+    assert (new.charges, new.cut) == ([customer], None)
+    # From the hold, and from the answer.
+    assert commands(bench, "sched_del")[-2:] == [f"sched_del {B}", f"sched_del {T}"]
+
+
+def test_consulting_party_that_asks_on_is_spared(with_emergency: Bench) -> None:
+    """The customer on hold has left."""
+    bench = with_emergency
+    live, asking, (agent, _customer) = asks_112(bench)
+    trips(bench)
+    live.attempt.a_seconds = 300.0
+    live.attempt.end(terms.ANSWERED, 16, terms.CALLEE, AT)
+    bench.services.usage.accrue()
+    (charge,) = asking.attempt.charges
+    assert (charge.number, charge.cut, agent.ended) == (agent.number, None, True)
+
+
+def test_consulting_emergency_call_goes_on_without_limits(with_emergency: Bench) -> None:
+    """The emergency number is on hold while the agent asks a colleague, and is joined with them."""
+    bench = with_emergency
+    live = talking(bench, number="112", number_class="emergency")
+    asking = consult(bench, live)
+    answered(asking)
+    assert f"uuid_setvar_multi {B} esl_apps_limit=+86400\\sALLOTTED_TIMEOUT;" in commands(bench)[0]
+    told(bench, live, asking, JOINED)
+    new = bench.live[live.attempt.transferred_to or ""].attempt
+    trips(bench)
+    assert (len(new.charges) > 0, new.cut) == (True, None)
+    assert commands(bench, "sched_del") == [f"sched_del {B}", f"sched_del {T}"]
 
 
 def test_consulting_call_without_legs_waits_for_its_consultation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

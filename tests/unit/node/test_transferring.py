@@ -23,6 +23,12 @@ from tests.support.call_switch import B, C
 from tests.support.peer import UUID, Peer, api_response, eventually
 
 D = "dddddddd-2222-4333-8444-555555555555"
+WITH_EMERGENCY = {
+    "region": "ZA",
+    "extension": "user/{number}@127.0.0.1",
+    "external": ["sofia/gateway/pstn/{number}"],
+    "emergency": "sofia/gateway/pstn/{number}",
+}
 CHAINS = [("agent", "agent"), ("agent", "callee"), ("callee", "agent"), ("callee", "callee")]
 LIMITED = {"spending": {"limits": {"minutes_per_day": 600}}}
 ACCOUNT = Level("account:acme", Limits(minutes_per_day=600, longest_call=900))
@@ -240,6 +246,27 @@ def goes_on(bench: Bench, ref: str, aleg: str, bleg: str) -> Live:
 def timed(attempt: Attempt) -> list[str]:
     """The levels for which the seconds of an attempt count: each once for each leg that pays."""
     return sorted(ticket.bound.key for charge in attempt.charges for ticket in charge.tickets if ticket.timed)
+
+
+@pytest.mark.parametrize("by", ["agent", "callee"])
+def test_transferring_spares_a_leg_while_it_talks_to_112(build: Build, by: str) -> None:
+    """The switch's timer of the leg is of the call before."""
+    bench = build(dial=WITH_EMERGENCY, **LIMITED).connect()
+    live, charges = paid_talk(bench, "callback", {"aleg": True, "number": "0825556666"}, {"owner": False})
+    leg, charge = (B, charges[1]) if by == "agent" else (UUID, charges[0])
+    ref = transfer(bench, live, "112", by=by)
+    assert f"api sched_del {leg}" in bench.switch.heard
+    emergency = goes_on(bench, ref, leg, C)
+    bench.services.breakers.refresh()
+    bench.services.breakers.trip("account:acme", "by hand", end_calls=True)
+    bench.services.usage.accrue()
+    assert (emergency.attempt.charges, emergency.attempt.cut) == ([charge], None)
+    # The emergency number has that party's place, and leaves.
+    new = bench.live[transfer(bench, emergency, "1001", by=by)].attempt
+    assert bench.switch.heard.count(f"api sched_del {leg}") == 1
+    assert new.cut is None
+    bench.services.usage.accrue()
+    assert new.cut == charge.cut == Refusal("breaker", "account:acme")
 
 
 @pytest.mark.parametrize("app", ["click-dial", "dialthrough", "disa"])
