@@ -93,7 +93,7 @@ few = settings(max_examples=150)
 # Output --------------------------------------------------------------------------------------------------
 
 _APIS = re.compile(
-    rf"api (sched_del {UUID}|uuid_break {UUID} all|uuid_setvar {UUID} last_matching_digits|"
+    rf"api (sched_hangup \+\d+ {UUID}|sched_del {UUID}|uuid_break {UUID} all|uuid_setvar {UUID} last_matching_digits|"
     rf"uuid_recv_dtmf {UUID} [0-9A-D*#]+|hupall [A-Z_]+ esl_bleg [0-9a-f-]+)"
 )
 _OTHERS = re.compile(
