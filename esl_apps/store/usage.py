@@ -370,8 +370,8 @@ class UsageStore:
             for given, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, StoreUnavailable):
                     failed.append(answer)
-                    if isinstance(answer, Refused):
-                        given.keep(sure=True)
+                    if not isinstance(answer, Fault):
+                        given.keep(sure=isinstance(answer, Refused))
         return failed
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:

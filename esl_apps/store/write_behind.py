@@ -13,8 +13,9 @@ from itertools import islice
 
 from msgspec import Struct, field
 
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.connection import Command
-from esl_apps.store.errors import Fault, NotReady, Reply
+from esl_apps.store.errors import Fault, NotReady, Reply, raise_first
 from esl_apps.store.redis_client import Client
 
 log = logging.getLogger(__name__)
@@ -100,9 +101,14 @@ class WriteBehind:
                 answers = self._client.send_all(commands, raise_on_error=False)
             except NotReady as error:
                 answers = [error] * len(batch)
+            silent: list[StoreUnavailable] = []
             for (name, about, command), answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Reply):
                     self._refused(name, answer)
+                    continue
+                if isinstance(answer, StoreUnavailable):
+                    # Of a part of a cluster.
+                    silent.append(answer)
                     continue
                 group = self._groups[name]
                 # A newer one may have come while this one was on its way.
@@ -113,6 +119,7 @@ class WriteBehind:
             for name in {name for name, _about, _command in batch}:
                 if not self._groups[name].commands and self._groups[name].refusal is None:
                     del self._groups[name]
+            raise_first(silent)
 
     def _due(self) -> list[tuple[str, str, Command]]:
         now = self._clock()

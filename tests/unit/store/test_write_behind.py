@@ -158,6 +158,18 @@ def test_lost_connection_keeps_all_commands(writes: WriteBehind, server: Server)
     assert writes.waiting == 0
 
 
+def test_part_of_a_cluster_that_is_silent_keeps_its_commands(writes: WriteBehind, server: Server) -> None:
+    writes.put("a", "1", ("SET", "a", "x"))
+    writes.put("b", "2", ("SET", "b", "y"))
+    server.errors["a"] = NoAnswer("redis: gone")
+    with pytest.raises(NoAnswer):
+        writes.flush()
+    assert (server.taken, writes.waiting, writes.refusal) == ([("SET", "b", "y")], 1, None)
+    server.errors.clear()
+    writes.flush()
+    assert writes.waiting == 0
+
+
 def test_commands_that_wait_are_bounded(
     writes: WriteBehind, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
