@@ -162,6 +162,12 @@ def _bounds(config: Config, rate: Rate) -> Bounds:
 def _same_ports(old: Config, new: Config) -> None:
     """:raises ConfigError: the new configuration changes something that takes a restart."""
     fixed = [
+        (
+            # Before ``node``: with few descriptors, ``max_calls`` depends on how many ports there are.
+            "integrators",
+            [(each.name, each.listen, each.redis, each.tls is None) for each in old.integrators],
+            [(each.name, each.listen, each.redis, each.tls is None) for each in new.integrators],
+        ),
         ("node", old.node, new.node),
         ("redis", old.redis, new.redis),
         ("switches", old.switches, new.switches),
@@ -169,11 +175,6 @@ def _same_ports(old: Config, new: Config) -> None:
         ("admin.listen", old.admin.listen, new.admin.listen),
         ("admin.console", old.admin.console, new.admin.console),
         ("admin.tls", old.admin.tls is None, new.admin.tls is None),
-        (
-            "integrators",
-            [(each.name, each.listen, each.redis, each.tls is None) for each in old.integrators],
-            [(each.name, each.listen, each.redis, each.tls is None) for each in new.integrators],
-        ),
     ]
     for path, before, after in fixed:
         if before != after:

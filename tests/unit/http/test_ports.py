@@ -15,6 +15,7 @@ from esl_apps.config import load
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.http.ports import Ports
+from esl_apps.node import descriptors
 from tests.support import TLS
 from tests.support.certificates import expiring
 from tests.support.http_services import ADMIN_TOKEN, TOKEN, FakeOutgoing, FakeServices
@@ -179,6 +180,26 @@ def test_reload_of_what_needs_a_restart_changes_nothing(
     assert event == "config_reload_refused"
     assert reason in why
     assert status(opened.admin, "/healthz") == 200
+
+
+def test_reload_with_another_port_names_it_with_few_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fewer calls fit next to another port, which the operator hasn't written."""
+    monkeypatch.setattr(descriptors, "limit", lambda: 20000)
+    made = Opened(tmp_path, more="node: {max_calls: 20000}")
+    loaded = made.node.services.policy.config
+    made.node.services.policies.now = SimpleNamespace(config=descriptors.fit(loaded, 20000))
+    assert made.node.services.policy.config.node.max_calls < 20000
+    made.ports.open()
+    other = f'{{name: other, listen: "127.0.0.1:{free_port()}", token: another-token-for-tests}}'
+    made.file.write_text(made.file.read_text().replace("pin_key:", f"  - {other}\npin_key:"))
+    made.reload()
+    made.write(more="node: {max_calls: 100}")
+    made.reload()
+    reasons = [why for event, why in events(caplog) if event == "config_reload_refused"]
+    assert reasons == ["integrators: a change takes a restart", "node: a change takes a restart"]
+    made.ports.shut_down()
 
 
 def test_reload_that_the_node_refuses_says_why(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
