@@ -425,10 +425,6 @@ def _spending(config: Config) -> Iterator[Result]:
     yield Result("spending", OK, f"{bounds}; {len(config.high_risk())} high-risk ranges")
 
 
-#: Days before its end by which a certificate should have been renewed, as of the alarm CertificateExpires.
-_RENEWED = 14
-
-
 def _ports(config: Config) -> Iterator[Result]:
     """Whether the tokens that these ports take can be read on the network."""
     for path, section in sections(config):
@@ -444,12 +440,13 @@ def _ports(config: Config) -> Iterator[Result]:
 
 def _certificate(what: str, listen: str, cert: str) -> Result:
     try:
-        days = (tls.expires(cert) - time.time()) / 86400
+        validity = tls.validity(cert)
     except tls.Unusable as error:
         return Result(what, FAIL, str(error))
     message = f"{listen}: TLS with {cert}"
-    if days > _RENEWED:
+    if not validity.is_due:
         return Result(what, OK, message)
+    days = (validity.end - time.time()) / 86400
     end = f"expires in {days:.0f} days" if days > 0 else "has expired"
     return Result(what, WARN, f"{message}, which {end}; renew it and reload")
 

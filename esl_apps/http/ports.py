@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from functools import partial
 from typing import NamedTuple
@@ -105,8 +104,9 @@ class Ports:
     def _watch(self, listen: str, secured: _Secured) -> None:
         """Let a scrape read how long the certificate in use is good: a renewed file helps only once it is loaded."""
         if secured.context is not None:
-            left = partial(_left, secured.expires)
-            self._node.services.metrics.certificate_expires.labels(listen).set_function(left)
+            metrics, validity = self._node.services.metrics, secured.validity
+            metrics.certificate_expires.labels(listen).set_function(partial(_left, validity.end))
+            metrics.certificate_lifetime.labels(listen).set(validity.lifetime)
 
     def _read_contexts(self, config: Config) -> list[_Secured]:
         """:raises ConfigError: as ``_contexts``, or the certificates are on a disk that hangs."""
@@ -128,8 +128,7 @@ class Ports:
 class _Secured(NamedTuple):
     context: ssl.SSLContext | None = None
     """None for plain HTTP."""
-    expires: float = math.inf
-    """When its certificate does, in seconds since 1970."""
+    validity: tls.Validity = tls.Validity()
 
 
 def _left(expires: float) -> float:
@@ -148,7 +147,7 @@ def _contexts(config: Config) -> list[_Secured]:
             continue
         try:
             context = tls.context(section.tls.cert, section.tls.key, ssl.SSLContext)
-            contexts.append(_Secured(context, tls.expires(section.tls.cert)))
+            contexts.append(_Secured(context, tls.validity(section.tls.cert)))
         except tls.Unusable as error:
             raise ConfigError(str(error), f"{path}.tls.{error.key}") from None
     return contexts

@@ -6,9 +6,11 @@ import binascii
 import math
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from esl_apps.process.files import read_regular
 
@@ -17,6 +19,28 @@ _MOST = 1 << 20
 _PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.*?)-----END ", re.DOTALL)
 #: Tags in DER (X.690): the version of a certificate, and the shorter form of a time.
 _VERSION, _UTC_TIME = 0xA0, 0x17
+
+
+#: Seconds before its end by which a certificate should have been renewed: at most so many, and at most this part of its
+#: lifetime. certbot renews one of 90 days 30 days before its end, and one of 6 days 3 days before. As of the alarm
+#: CertificateExpires.
+_RENEWED, _RENEWED_PART = 14 * 86400, 1 / 4
+
+
+class Validity(NamedTuple):
+    """When a certificate begins and expires, in seconds since 1970."""
+
+    begin: float = -math.inf
+    end: float = math.inf
+
+    @property
+    def lifetime(self) -> float:
+        return self.end - self.begin
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it should have been renewed."""
+        return self.end - time.time() <= min(_RENEWED, _RENEWED_PART * self.lifetime)
 
 
 class Unusable(Exception):
@@ -59,8 +83,8 @@ def context(cert: str, key: str, kind: Callable[[int], ssl.SSLContext] = ssl.SSL
     return server
 
 
-def expires(cert: str) -> float:
-    """Return when the first certificate of a file expires, in seconds since 1970; infinity if that can't be read.
+def validity(cert: str) -> Validity:
+    """Return when the first certificate of a file is valid; always if that can't be read.
 
     Python's ssl tells the dates of a peer's certificate only.
 
@@ -76,11 +100,15 @@ def expires(cert: str) -> float:
         _, certificate = next(_elements(der))
         _, signed = next(_elements(certificate))
         fields = [content for tag, content in _elements(signed) if tag != _VERSION]
-        _begin, (tag, end) = _elements(fields[3])
-        form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
-        return datetime.strptime(end.decode("ascii"), form).replace(tzinfo=UTC).timestamp()
+        begin, end = (_time(tag, content) for tag, content in _elements(fields[3]))
+        return Validity(begin, end)
     except (IndexError, StopIteration, ValueError):
-        return math.inf
+        return Validity()
+
+
+def _time(tag: int, content: bytes) -> float:
+    form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(content.decode("ascii"), form).replace(tzinfo=UTC).timestamp()
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:

@@ -147,6 +147,12 @@ class Metrics:
             ["listen"],
             registry=registry,
         )
+        self.certificate_lifetime = Gauge(
+            "esl_apps_certificate_lifetime_seconds",
+            "Time from the beginning to the end of the certificate that a port uses",
+            ["listen"],
+            registry=registry,
+        )
         self.recordings_not_deleted = Gauge(
             "esl_apps_recordings_not_deleted",
             "Whether recordings that are to be deleted could not be, or will not be",

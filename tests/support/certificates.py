@@ -9,15 +9,16 @@ from pathlib import Path
 
 from tests.support import TLS
 
-#: The end of ``one.pem``, in DER.
-_END = b"\x18\x0f21261029012859Z"
+#: The beginning and the end of ``one.pem``, in DER.
+_BEGIN, _END = b"\x17\x0d261122012859Z", b"\x18\x0f21261029012859Z"
 
 
-def certificate(folder: Path, end: bytes, form: str = "CERTIFICATE") -> str:
-    """Write ``one.pem`` with another end, and without a valid signature; return the file's name. Its key stays."""
+def certificate(folder: Path, end: bytes, form: str = "CERTIFICATE", begin: bytes = _BEGIN) -> str:
+    """Write ``one.pem`` with another end, and without a valid signature; return the file's name. Its key stays.
+    ``begin``: as long as its own."""
     der = ssl.PEM_cert_to_DER_cert((TLS / "one.pem").read_text())
     assert der.count(_END) == 1
-    before, _, behind = der.partition(_END)
+    before, _, behind = der.replace(_BEGIN, begin).partition(_END)
     # The lengths of the certificate, of its signed part and of its validity.
     shorter = len(_END) - len(end)
     file = folder / "cert.pem"
@@ -26,10 +27,11 @@ def certificate(folder: Path, end: bytes, form: str = "CERTIFICATE") -> str:
     return str(file)
 
 
-def expiring(folder: Path, days: float) -> str:
-    """As ``certificate``, from now on."""
-    at = datetime.now(UTC) + timedelta(days=days)
-    return certificate(folder, b"\x18\x0f" + at.strftime("%Y%m%d%H%M%SZ").encode())
+def expiring(folder: Path, days: float, lifetime: float = 365) -> str:
+    """As ``certificate``, from now on; ``lifetime`` is in days."""
+    end = datetime.now(UTC) + timedelta(days=days)
+    begin = (end - timedelta(days=lifetime)).strftime("%y%m%d%H%M%SZ")
+    return certificate(folder, b"\x18\x0f" + end.strftime("%Y%m%d%H%M%SZ").encode(), begin=b"\x17\x0d" + begin.encode())
 
 
 def _shortened(head: bytes, by: int) -> bytes:

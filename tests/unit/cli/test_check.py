@@ -590,17 +590,19 @@ def test_check_ports_by_tls_and_address(run: Run, good: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "level", "end"),
+    ("days", "lifetime", "level", "end"),
     [
-        (15, "ok", ""),
-        (13, "WARN", ", which expires in 13 days; renew it"),
-        (-1, "WARN", ", which has expired; renew it"),
+        (15, 90, "ok", ""),
+        (13, 90, "WARN", ", which expires in 13 days; renew it"),
+        (-1, 90, "WARN", ", which has expired; renew it"),
+        (3, 6.7, "ok", ""),
+        (1.4, 6.7, "WARN", ", which expires in 1 days; renew it"),
     ],
 )
 def test_check_warns_of_a_certificate_that_expires(
-    run: Run, good: Settings, tmp_path: Path, days: float, level: str, end: str
+    run: Run, good: Settings, tmp_path: Path, days: float, lifetime: float, level: str, end: str
 ) -> None:
-    cert = expiring(tmp_path, days)
+    cert = expiring(tmp_path, days, lifetime)
     good["integrators"][0]["tls"] = {"cert": cert, "key": f"{TLS}/one.key"}
     (line,) = [line for line in lines(run("check", "-c", good.written()), level) if "integrators[0].listen" in line]
     assert line.startswith(f"integrators[0].listen: 127.0.0.1:8300: TLS with {cert}{end}")

@@ -228,21 +228,23 @@ def test_reload_that_is_refused_shows_until_the_next(opened: Opened) -> None:
 
 
 def test_reload_of_a_renewed_certificate_shows_its_end(tmp_path: Path) -> None:
-    cert = expiring(tmp_path, 5)
+    cert = expiring(tmp_path, 5, lifetime=10)
     made = Opened(tmp_path, api_more=f", tls: {{cert: {cert}, key: {TLS / 'one.key'}}}")
 
-    def days_left(port: int) -> float | None:
-        name, labels = "esl_apps_certificate_expires_seconds", {"listen": f"127.0.0.1:{port}"}
+    def days_left(port: int, of: str = "expires") -> float | None:
+        name, labels = f"esl_apps_certificate_{of}_seconds", {"listen": f"127.0.0.1:{port}"}
         seconds = made.node.services.metrics.registry.get_sample_value(name, labels)
         return None if seconds is None else seconds / 86400
 
     made.ports.open()
     assert days_left(made.api) == pytest.approx(5, abs=0.1)
+    assert days_left(made.api, "lifetime") == pytest.approx(10, abs=0.1)
     assert days_left(made.admin) is None
     expiring(tmp_path, 90)
     assert days_left(made.api) == pytest.approx(5, abs=0.1)
     made.reload()
     assert days_left(made.api) == pytest.approx(90, abs=0.1)
+    assert days_left(made.api, "lifetime") == pytest.approx(365, abs=0.1)
     made.ports.shut_down()
 
 

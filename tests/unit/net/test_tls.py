@@ -70,24 +70,24 @@ def test_tls_certificate_expires_at_the_end_of_its_validity(
     tmp_path: Path, form: str, end: bytes, seconds: float
 ) -> None:
     file = Path(certificate(tmp_path, end, form))
-    assert tls.expires(str(file)) == seconds
+    assert tls.validity(str(file)).end == seconds
     chain = file.read_text() + Path(CERT).read_text()
     file.write_text(chain)
-    assert tls.expires(str(file)) == seconds
+    assert tls.validity(str(file)).end == seconds
 
 
 @pytest.mark.parametrize("text", [b"", b"no certificate", b"\x30\x82"])
 def test_tls_certificate_whose_end_cannot_be_read_has_none(tmp_path: Path, text: bytes) -> None:
     file = tmp_path / "cert.pem"
     file.write_bytes(b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(text) + b"-----END CERTIFICATE-----\n")
-    assert tls.expires(str(file)) == math.inf
+    assert tls.validity(str(file)) == (-math.inf, math.inf)
     file.write_bytes(text)
-    assert tls.expires(str(file)) == math.inf
+    assert tls.validity(str(file)) == (-math.inf, math.inf)
 
 
 def test_tls_certificate_that_is_gone_is_unusable() -> None:
     with pytest.raises(Unusable, match=r"can't be read: No such file or directory: /nowhere/cert\.pem"):
-        tls.expires("/nowhere/cert.pem")
+        tls.validity("/nowhere/cert.pem")
 
 
 def test_tls_key_that_vanishes_meanwhile_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ REQUESTS = "esl_apps_http_request_seconds_count"
 MOS = "esl_apps_leg_mos"
 WEBHOOK = {"webhook": "crm"}
 REFUSED, CERTIFICATE = "esl_apps_config_reload_refused", "esl_apps_certificate_expires_seconds"
+LIFETIME = "esl_apps_certificate_lifetime_seconds"
 FAILING = 'esl_apps_webhook_failing_seconds{webhook="crm"'
 POSTED = 'method="POST", route="/click2dial/calls"'
 
@@ -174,9 +175,20 @@ CASES = [
         {
             f'{CERTIFICATE}{{listen="0.0.0.0:8300", worker="1"}}': "1209600-15x80",
             f'{CERTIFICATE}{{listen="0.0.0.0:8300", worker="2"}}': "7776000-15x80",
+            f'{LIFETIME}{{listen="0.0.0.0:8300", worker="1"}}': "7776000x80",
+            f'{LIFETIME}{{listen="0.0.0.0:8300", worker="2"}}': "7776000x80",
         },
         {"listen": "0.0.0.0:8300"},
         "13d 23h 50m 0s",
+    ),
+    Case(
+        "CertificateExpires",
+        {
+            f'{CERTIFICATE}{{listen="0.0.0.0:8300"}}': "129600-15x80",
+            f'{LIFETIME}{{listen="0.0.0.0:8300"}}': "576000x80",
+        },
+        {"listen": "0.0.0.0:8300"},
+        "1d 11h 50m 0s",
     ),
     Case("FolderHangs", {'esl_apps_folder_hung_threads{folder="recordings"}': "0x20 1x20"}, {"folder": "recordings"}),
     Case("RecordingsKept", {'esl_apps_recordings_not_deleted{worker="2"}': "0x20 1x300"}, at="72m"),
@@ -220,6 +232,10 @@ HEALTHY = {
     # Refused, and mended at once.
     REFUSED: "0x20 1 0x79",
     f'{CERTIFICATE}{{listen="0.0.0.0:8300"}}': "1296000-15x100",
+    f'{LIFETIME}{{listen="0.0.0.0:8300"}}': "7776000x100",
+    # It lives for six days, and was renewed.
+    f'{CERTIFICATE}{{listen="0.0.0.0:8301"}}': "540000-15x100",
+    f'{LIFETIME}{{listen="0.0.0.0:8301"}}': "576000x100",
     "esl_apps_recordings_not_deleted": "0x10 1x20 0x70",
     # A failure of yesterday.
     'esl_apps_background_failures_total{task="adoption"}': "1x100",
