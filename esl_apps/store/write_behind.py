@@ -107,7 +107,7 @@ class WriteBehind:
                     self._refused(name, answer)
                     continue
                 if isinstance(answer, StoreUnavailable):
-                    # Of a part of a cluster.
+                    # A part of a cluster didn't answer.
                     silent.append(answer)
                     continue
                 group = self._groups[name]

@@ -1220,7 +1220,7 @@ def test_return_missed_while_redis_took_nothing_is_made_up(
         failure = Unsent("redis: down") if how == "down" else NoAnswer("redis: no answer in time")
         monkeypatch.setattr(client, "send_all", partial(raises, failure))
         if how == "part silent":
-            # Of a cluster.
+            # A part of a cluster answers nothing.
             monkeypatch.setattr(client, "send_all", lambda commands, **_: [failure for _ in commands])
         monkeypatch.setattr(client, "set", partial(raises, failure))
     first.end()
