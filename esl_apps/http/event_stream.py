@@ -158,7 +158,7 @@ class EventStream(LiveBody):
             return b""
         if self._last[0] < (self._clock() - KEEP) * 1000:
             return _explained("gap", "expired", GAPS)
-        newest, kept = self._feeds.store.standing(feed.integrator, self._last)
+        newest, kept = self._feeds.store.compare(feed.integrator, self._last)
         if kept:
             return b""
         # Redis has lost its latest data, or the id is of another installation.

@@ -26,7 +26,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.net.turns import take_turn
 from esl_apps.process import background
 from esl_apps.store import keys
-from esl_apps.store.call_events import START, EventStore, Id, Standing, Stored, text_of
+from esl_apps.store.call_events import START, Comparison, EventStore, Id, Stored, text_of
 from esl_apps.store.errors import Fault
 from esl_apps.store.event_writer import EventWriter
 
@@ -255,7 +255,7 @@ class Feeds:
     def _newest(self, integrator: str) -> Id:
         """:raises StoreUnavailable: Redis is down."""
         try:
-            return self.store.standing(integrator, START).newest or START
+            return self.store.compare(integrator, START).newest or START
         except Fault as error:
             self._writer.say_refused(_key(integrator), error)
             raise
@@ -270,15 +270,15 @@ class Feeds:
         """Restart the feeds whose latest event Redis has lost; return those to read: not if part of a cluster is away,
         which may come back with less. :raises StoreUnavailable: Redis is down."""
         checked: list[Feed] = []
-        standings = self.store.standing_each([(feed.integrator, feed.last) for feed in feeds])
-        for feed, standing in zip(feeds, standings, strict=True):
-            if _is_away(standing):
+        comparisons = self.store.compare_each([(feed.integrator, feed.last) for feed in feeds])
+        for feed, comparison in zip(feeds, comparisons, strict=True):
+            if _is_away(comparison):
                 self._checked_at = -math.inf
                 continue
             checked.append(feed)
-            if isinstance(standing, Standing) and standing.has_lost(feed.last):
-                assert standing.newest is not None
-                feed.restart(min(feed.last, standing.newest))
+            if isinstance(comparison, Comparison) and comparison.has_lost(feed.last):
+                assert comparison.newest is not None
+                feed.restart(min(feed.last, comparison.newest))
                 self._wake()
         return checked
 

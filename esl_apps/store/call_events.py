@@ -32,13 +32,13 @@ class Stored(NamedTuple):
     json: bytes
 
 
-class Standing(NamedTuple):
-    """How Redis's events stand to one that was read earlier."""
+class Comparison(NamedTuple):
+    """The events in Redis, compared with one that was read earlier."""
 
     newest: Id | None
     """None: there are none."""
     kept: bool
-    """Whether the earlier one is among them."""
+    """Whether the earlier one is there."""
 
     def has_lost(self, id: Id) -> bool:
         """Whether Redis has less than it had: it lacks the earlier event, which can't have expired."""
@@ -66,17 +66,17 @@ class EventStore:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def standing(self, integrator: str, id: Id) -> Standing:
-        return _sure(self.standing_each([(integrator, id)])[0])
+    def compare(self, integrator: str, id: Id) -> Comparison:
+        return _sure(self.compare_each([(integrator, id)])[0])
 
-    def standing_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Standing | StoreUnavailable]:
-        """As :meth:`standing`, for several integrators in one round trip. An error is of one integrator's events."""
+    def compare_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Comparison | StoreUnavailable]:
+        """As :meth:`compare`, for several integrators in one round trip. An error is of one integrator's events."""
         commands: list[Command] = []
         for integrator, id in wanted:
             key, text = keys.events(keys.history(integrator)), text_of(id)
             commands += ("XREVRANGE", key, "+", "-", "COUNT", 1), ("XRANGE", key, text, text)
         answers = self._client.send_all(commands, raise_on_error=False)
-        return [_standing(answers[i], answers[i + 1]) for i in range(0, len(answers), 2)]
+        return [_comparison(answers[i], answers[i + 1]) for i in range(0, len(answers), 2)]
 
     def after(self, integrator: str, id: Id, count: int) -> list[Stored]:
         """The next events behind one, oldest first."""
@@ -101,11 +101,11 @@ def _sure(answer: _Answer | StoreUnavailable) -> _Answer:
     return answer
 
 
-def _standing(newest: Any, same: Any) -> Standing | StoreUnavailable:
+def _comparison(newest: Any, same: Any) -> Comparison | StoreUnavailable:
     for answer in (newest, same):
         if isinstance(answer, StoreUnavailable):
             return answer
-    return Standing(_stored(newest[0]).id if newest else None, bool(same))
+    return Comparison(_stored(newest[0]).id if newest else None, bool(same))
 
 
 def _stored(entry: tuple[bytes, dict[bytes, bytes] | list[bytes]]) -> Stored:

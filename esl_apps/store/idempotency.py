@@ -75,7 +75,7 @@ class IdempotencyKeys:
         """Note how the action of a key has ended. If Redis is down, it counts as one whose process has died."""
         claim = self._own(body, call_ref)
         noted = documents.encode(IDEMPOTENCY_CLAIM, msgspec.structs.replace(claim, outcome=outcome))
-        self._end(self._reclaim, integrator, key, claim, noted, KEEP)
+        self._update(self._reclaim, integrator, key, claim, noted, KEEP)
 
     def age(self, integrator: str, key: str) -> float:
         """Return for how many seconds a key has been claimed. :raises StoreUnavailable: Redis is down."""
@@ -93,16 +93,16 @@ class IdempotencyKeys:
     def release(self, integrator: str, key: str, body: bytes, call_ref: str) -> None:
         """Give back the key of a request that was refused, unless another process has taken it over. If Redis is down,
         the key expires by itself."""
-        self._end(self._release, integrator, key, self._own(body, call_ref))
+        self._update(self._release, integrator, key, self._own(body, call_ref))
 
     def _own(self, body: bytes, call_ref: str) -> Claim:
         return Claim(_digest(body), call_ref, self._boot)
 
-    def _end(self, script: Script, integrator: str, key: str, claim: Claim, *more: bytes | int) -> None:
+    def _update(self, script: Script, integrator: str, key: str, claim: Claim, *more: bytes | int) -> None:
         try:
             script([_name(integrator, key)], [documents.encode(IDEMPOTENCY_CLAIM, claim), *more])
         except StoreUnavailable as error:
-            log.warning("idempotency_key_not_released", extra={"reason": str(error)})
+            log.warning("idempotency_key_not_updated", extra={"reason": str(error)})
 
 
 def same_body(claim: Claim, body: bytes) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.call_events import Id, Standing, Stored
+from esl_apps.store.call_events import Comparison, Id, Stored
 
 
 class FakeEventStore:
@@ -26,13 +26,13 @@ class FakeEventStore:
         self.events.setdefault(integrator, []).append(stored)
         return stored
 
-    def standing(self, integrator: str, id: Id) -> Standing:
+    def compare(self, integrator: str, id: Id) -> Comparison:
         self._ask()
         kept = [stored.id for stored in self.events.get(integrator, [])]
-        return Standing(kept[-1] if kept else None, id in kept)
+        return Comparison(kept[-1] if kept else None, id in kept)
 
-    def standing_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Standing | StoreUnavailable]:
-        return [self.away.get(integrator) or self.standing(integrator, id) for integrator, id in wanted]
+    def compare_each(self, wanted: Sequence[tuple[str, Id]]) -> list[Comparison | StoreUnavailable]:
+        return [self.away.get(integrator) or self.compare(integrator, id) for integrator, id in wanted]
 
     def after(self, integrator: str, id: Id, count: int) -> list[Stored]:
         self._ask()

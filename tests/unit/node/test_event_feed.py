@@ -305,7 +305,7 @@ def test_feeds_do_not_read_what_they_could_not_check(monkeypatch: pytest.MonkeyP
     store.events["acme"].clear()
     store.put((12, 0))
     with monkeypatch.context() as patched:
-        patched.setattr(store, "standing_each", lambda wanted: [error for _ in wanted])
+        patched.setattr(store, "compare_each", lambda wanted: [error for _ in wanted])
         feeds.look()
     assert feed.last == (9, 0)
     feeds.look()

@@ -13,7 +13,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_events import CallEvent, Noted
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import event_writer, keys, record_history, script
-from esl_apps.store.call_events import START, EventStore, Standing, read_id, text_of
+from esl_apps.store.call_events import START, Comparison, EventStore, read_id, text_of
 from esl_apps.store.event_writer import LINGER, EventWriter
 from esl_apps.store.record_history import HistoryOutbox
 from tests.support.node import RedisServer
@@ -201,15 +201,15 @@ def test_events_have_the_call_and_its_record(client: Any, tmp_path: Path) -> Non
 
 def test_events_are_read_behind_an_id(client: Any) -> None:
     store, writer, attempt = EventStore(client), listened(client), call()
-    assert store.standing("acme", START) == Standing(None, False)
+    assert store.compare("acme", START) == Comparison(None, False)
     for rank in (0, 2, 4):
         writer.add(attempt, event(rank))
     writer.flush()
     first, second, third = store.after("acme", START, 10)
     assert store.after("acme", first.id, 1) == [second]
     assert store.after_each([("acme", second.id), ("other", START)], 10) == [[third], []]
-    assert store.standing("acme", second.id) == Standing(third.id, True)
-    assert store.standing("acme", (second.id[0] - 1, 0)) == Standing(third.id, False)
+    assert store.compare("acme", second.id) == Comparison(third.id, True)
+    assert store.compare("acme", (second.id[0] - 1, 0)) == Comparison(third.id, False)
 
 
 def test_events_stay_for_more_than_an_hour(client: Any, server: RedisServer) -> None:

@@ -14,7 +14,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http.console import changes
 from esl_apps.http.console.changes import CallChanges
 from esl_apps.node.event_feed import Feeds
-from esl_apps.store.call_events import Id, Standing
+from esl_apps.store.call_events import Comparison, Id
 from esl_apps.store.errors import Fault
 from tests.support.console import Browser
 from tests.support.event_stores import FakeEventStore
@@ -112,14 +112,14 @@ def test_changes_that_cannot_begin_leave_nothing(stage: Stage, monkeypatch: pyte
 
 
 def test_changes_of_events_of_another_type_hide_no_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = stage.store.standing
+    real = stage.store.compare
 
-    def standing(integrator: str, id: Id) -> Standing:
+    def compare(integrator: str, id: Id) -> Comparison:
         if integrator == "acme":
             raise Fault("WRONGTYPE", "WRONGTYPE a key of another type")
         return real(integrator, id)
 
-    monkeypatch.setattr(stage.store, "standing", standing)
+    monkeypatch.setattr(stage.store, "compare", compare)
     assert [feed.integrator for feed in stage.open()._places] == [""]
 
 
