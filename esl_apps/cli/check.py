@@ -81,7 +81,7 @@ def _print(result: Result, as_json: bool) -> None:
 def read(config: Config) -> Iterator[Result]:
     """Report what the file alone says."""
     yield Result("configuration", OK, "read")
-    for problem in warnings(descriptors.fit(config, descriptors.limit())):
+    for problem in warnings(descriptors.fit(config, service_unit.descriptors() or descriptors.limit())):
         yield Result(problem.key, WARN, problem.message)
     yield from _applications(config)
 

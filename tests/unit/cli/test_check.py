@@ -17,6 +17,7 @@ import pytest
 from esl_apps.apps import APPLICATIONS
 from esl_apps.cli import browser_profiles, check, service_unit
 from esl_apps.esl.switch import Switch
+from esl_apps.node import descriptors
 from esl_apps.prompts import PROMPTS
 from tests.support import ROOT, TLS
 from tests.support.certificates import expiring
@@ -517,6 +518,23 @@ def test_check_warns_of_a_folder_that_the_unit_closes(
     assert warned() == set()
     (drop_ins / "override.conf").write_text("[Service]\nProtectSystem=full\n")
     assert warned() == set()
+
+
+def test_check_warns_of_few_descriptors_of_the_unit(
+    run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A shell may have more than the service, or less."""
+    monkeypatch.setattr(service_unit, "FOLDERS", (str(tmp_path),))
+
+    def warned(of_shell: int, of_unit: int) -> list[str]:
+        monkeypatch.setattr(descriptors, "limit", lambda: of_shell)
+        (tmp_path / "esl-apps.service").write_text(f"[Service]\nLimitNOFILE={of_unit}\n")
+        found = lines(run("check", "--offline", "-c", good.written()), "WARN")
+        return [line for line in found if line.startswith("node.max_calls: ")]
+
+    (line,) = warned(1 << 20, 4096)
+    assert "a process may have 4096" in line
+    assert warned(4096, 65536) == []
 
 
 def test_unit_opens_the_folders_of_the_default_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
