@@ -310,13 +310,12 @@ class Attempt(CallFields, eq=False):
         return True
 
     def _rung(self, ended_at: float) -> RingSeconds:
-        # In a transfer the agent may be the second party.
-        rang = self.agent_ringing_at or 0.0
+        # In an inbound call and after a transfer, an agent who is rung is the second party.
+        rang_first = self.placed and self.transferred_from is None
+        answered_at = self.answered_at if rang_first else self.bridged_at
         unanswered = self.rang_until or ended_at
-        answers = (at for at in (self.answered_at, self.bridged_at) if at is not None)
-        agent_until = min((at for at in answers if at >= rang), default=unanswered)
         return RingSeconds(
-            agent=_span(self.agent_ringing_at, agent_until),
+            agent=_span(self.agent_ringing_at, answered_at or unanswered),
             callee=_span(self.callee_ringing_at, self.bridged_at or unanswered),
         )
 

@@ -104,13 +104,22 @@ def test_quality_is_that_of_the_party_on_the_leg() -> None:
 
 
 def test_ringing_ends_with_the_answer_or_the_call() -> None:
-    one = attempt(answered_at=1002.0)
+    one = attempt(placed=True, answered_at=1002.0)
     one.enter("agent_ringing", 1000.5)
     one.enter("agent_answered", 1002.0)
     one.enter("callee_ringing", 1003.25)
     record = recorded(one, 1010.0)
     assert record["ring_seconds"].agent == 1.5
     assert record["ring_seconds"].callee == 6.75
+
+
+def test_ringing_of_an_agent_after_a_transfer_ends_with_the_talk() -> None:
+    """Also if the switch's clock had them ring before the node's had the other party answer."""
+    one = attempt(placed=True, transferred_from="r-1")
+    one.enter("agent_answered", 1000.25)
+    one.enter("callee_ringing", 1000.249, second="agent")
+    one.enter("bridged", 1000.75)
+    assert recorded(one, 1010.0)["ring_seconds"].agent == 0.501
 
 
 @pytest.mark.parametrize("party", ["agent", "callee"])
