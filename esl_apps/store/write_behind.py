@@ -44,11 +44,13 @@ class WriteBehind:
         self._clock = clock
         self._groups: dict[str, Group] = {}
         """Those with commands that wait, or that Redis has refused."""
+        self._unanswered: dict[tuple[str, str], Command] = {}
+        """Commands, by group and what they are about, for a part of a cluster that didn't answer. Some are tried again at
+        each flush, behind all others."""
 
     def put(self, group: str, about: str, command: Command) -> None:
-        known = self._groups.get(group)
-        if known is None:
-            known = self._groups[group] = Group()
+        self._unanswered.pop((group, about), None)
+        known = self._group(group)
         commands = known.commands
         commands[about] = command
         if len(commands) > MOST:
@@ -58,17 +60,19 @@ class WriteBehind:
     def get(self, group: str, about: str) -> Command | None:
         """The command that waits, if one does."""
         found = self._groups.get(group)
-        return None if found is None else found.commands.get(about)
+        command = None if found is None else found.commands.get(about)
+        return command if command is not None else self._unanswered.get((group, about))
 
     def drop(self, group: str, about: str) -> None:
         """Don't send it."""
+        self._unanswered.pop((group, about), None)
         found = self._groups.get(group)
         if found is not None:
             found.commands.pop(about, None)
 
     @property
     def waiting(self) -> int:
-        return sum([len(group.commands) for group in self._groups.values()])
+        return len(self._unanswered) + sum([len(group.commands) for group in self._groups.values()])
 
     @property
     def refusal(self) -> Reply | None:
@@ -95,31 +99,41 @@ class WriteBehind:
 
     def flush(self) -> None:
         """Send all that is due. :raises StoreUnavailable: no answer; all that was not taken waits."""
+        for key in list(islice(self._unanswered, BATCH)):
+            name, about = key
+            self._group(name).commands[about] = self._unanswered.pop(key)
+        silent: list[StoreUnavailable] = []
         while self._groups and (batch := self._due()):
             commands = [command for _group, _about, command in batch]
             try:
                 answers = self._client.send_all(commands, raise_on_error=False)
             except NotReady as error:
                 answers = [error] * len(batch)
-            silent: list[StoreUnavailable] = []
             for (name, about, command), answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Reply):
                     self._refused(name, answer)
                     continue
-                if isinstance(answer, StoreUnavailable):
-                    # A part of a cluster didn't answer.
-                    silent.append(answer)
-                    continue
                 group = self._groups[name]
                 # A newer one may have come while this one was on its way.
-                if group.commands.get(about) is command:
+                is_newest = group.commands.get(about) is command
+                if is_newest:
                     del group.commands[about]
-                if group.refusal is not None:
+                if isinstance(answer, StoreUnavailable):
+                    silent.append(answer)
+                    if is_newest and len(self._unanswered) < MOST:
+                        self._unanswered[name, about] = command
+                elif group.refusal is not None:
                     self._taken(name, group)
             for name in {name for name, _about, _command in batch}:
                 if not self._groups[name].commands and self._groups[name].refusal is None:
                     del self._groups[name]
-            raise_first(silent)
+        raise_first(silent)
+
+    def _group(self, name: str) -> Group:
+        known = self._groups.get(name)
+        if known is None:
+            known = self._groups[name] = Group()
+        return known
 
     def _due(self) -> list[tuple[str, str, Command]]:
         now = self._clock()

@@ -170,6 +170,30 @@ def test_part_of_a_cluster_that_is_silent_keeps_its_commands(writes: WriteBehind
     assert writes.waiting == 0
 
 
+def test_silent_part_of_a_cluster_holds_up_no_other(
+    writes: WriteBehind, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait for it, and in a group of the others, too."""
+    monkeypatch.setattr(write_behind, "BATCH", 10)
+    server.errors["a"] = NoAnswer("redis: gone")
+    for number in range(25):
+        writes.put("calls", f"a{number}", ("SET", "a", number))
+    with pytest.raises(NoAnswer):
+        writes.flush()
+    writes.put("calls", "b", ("SET", "b", "y"))
+    writes.put("live", "c", ("SET", "c", "z"))
+    writes.put("calls", "a3", ("SET", "a", "newer"))
+    with pytest.raises(NoAnswer):
+        writes.flush()
+    assert server.taken == [("SET", "b", "y"), ("SET", "c", "z")]
+    assert (writes.waiting, writes.get("calls", "a3")) == (25, ("SET", "a", "newer"))
+    writes.drop("calls", "a4")
+    server.errors.clear()
+    for _ in range(3):
+        writes.flush()
+    assert (writes.waiting, len(server.taken)) == (0, 26)
+
+
 def test_commands_that_wait_are_bounded(
     writes: WriteBehind, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
