@@ -45,8 +45,8 @@ class WriteBehind:
         self._groups: dict[str, Group] = {}
         """Those with commands that wait, or that Redis has refused."""
         self._unanswered: dict[tuple[str, str], Command] = {}
-        """Commands, by group and what they are about, for a part of a cluster that didn't answer. Some are tried again at
-        each flush, behind all others."""
+        """Commands for a part of a cluster that didn't answer, by group and what they are about. At each flush some
+        are tried again, behind all others."""
 
     def put(self, group: str, about: str, command: Command) -> None:
         self._unanswered.pop((group, about), None)

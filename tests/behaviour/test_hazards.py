@@ -82,21 +82,28 @@ def test_hazard_06_lingering_client_does_not_pin_the_channel(
 ) -> None:
     """The client forgets to leave: its application is stuck in something else when the caller hangs up."""
 
+    lingering: list[str] = []
+
     def forgetful(peer: Peer) -> None:
         peer.say(b"connect\n\nlinger\n\n")
+        heard = b""
+        while b"will linger" not in heard:
+            heard += peer.sock.recv(1 << 20)
+        lingering.append("naive")
         gevent.sleep(60)
 
     monkeypatch.setattr(session_module, "LINGER", 1)
 
     def equally_forgetful(session: OutboundSession) -> None:
         session.connect()
+        lingering.append("ours")
         Flag().wait(10)
 
     calls = [
         arrives(sandbox, serve_naively(forgetful).port),
         arrives(sandbox, serve(equally_forgetful).bound_port, number=SECOND_DID),
     ]
-    gevent.sleep(0.1)
+    eventually(lambda: len(lingering) == 2)
     for call in calls:
         call.hangup()
     gevent.sleep(0.1)

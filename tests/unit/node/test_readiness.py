@@ -79,7 +79,7 @@ def test_history_of_another_type_holds_up_only_itself(bench: Bench, key: str) ->
     for integrator in ("acme", "beta"):
         attempt = placed(integrator=integrator).attempt
         history.push(record_history.entry(attempt, [], record_of(attempt.call_ref), keep=True))
-    eventually(lambda: control.zcard(keys.history("beta")) == 1 and history.depth == 1)
+    eventually(lambda: control.zcard(keys.history("beta")) == 1 and history.depth == 1 and readiness.problems())
     assert readiness.problems() == [f"redis: {key}: WRONGTYPE, a key is of another type; its records wait"]
     control.delete(key)
     eventually(lambda: control.zcard(keys.history("acme")) == 1 and not readiness.problems())
