@@ -234,19 +234,27 @@ def new_consultation(
 
 
 def new_call(
-    old: Attempt, to: Number, leaves: str, client: IntegratorRules, plan: NumberPlan, ref: str = ""
+    old: Attempt,
+    to: Number,
+    leaves: str,
+    client: IntegratorRules,
+    plan: NumberPlan,
+    ref: str = "",
+    *,
+    dialled: bool = True,
 ) -> TransferCall:
     """Make the attempt that follows ``old``, once the party ``leaves`` (``agent`` or ``callee``) has left it.
 
-    ``ref``: its reference, if it has one already.
+    ``ref``: its reference, if it has one already. ``dialled``: False if the new party called in, and shows ``to``.
     """
     agent, customer = old.extension, old.number
+    known = to if dialled else parties.caller(to)
     if leaves == terms.AGENT:
-        named = {"extension": to.dialled, "number": customer, **parties.first(to)}
+        named = {"extension": to.dialled, "number": customer, **parties.first(known)}
         named |= {"number_e164": old.number_e164, "number_class": old.number_class, "country": old.country}
         shown = (customer if to.is_extension else old.dial_number) or "anonymous"
     else:
-        named = {"extension": agent, "number": to.dialled, **parties.second(to)}
+        named = {"extension": agent, "number": to.dialled, **parties.second(known)}
         named |= {"extension_e164": old.extension_e164, "extension_class": old.extension_class}
         named["extension_country"] = old.extension_country
         shown = (agent if to.is_extension else old.dial_number) or "anonymous"

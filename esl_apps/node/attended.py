@@ -284,7 +284,8 @@ class Attended:
         client, to = policy.clients.get(old.integrator or ""), policy.settings.plan.find(old.number)
         if client is None or to is None or old.record is None or old.record.transferred_to != new:
             return
-        attempt = transfer.new_call(old, to, terms.AGENT, client, policy.settings.plan, new or "").attempt
+        plan, dialled = policy.settings.plan, old.is_emergency
+        attempt = transfer.new_call(old, to, terms.AGENT, client, plan, new or "", dialled=dialled).attempt
         services.calls.begin(attempt, live.switch)
         attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
 

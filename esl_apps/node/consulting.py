@@ -395,7 +395,8 @@ class Consulting:
         if client is None or to is None:
             return None
         held = leg_of(old, other_party(leaves))
-        joined = transfer.new_call(old, to, leaves, client, policy.settings.plan, action.next)
+        plan, placed = policy.settings.plan, action.shared is not None
+        joined = transfer.new_call(old, to, leaves, client, plan, action.next, dialled=placed)
         attempt = joined.attempt
         attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg or None, True
         if action.shared != 0:

@@ -9,6 +9,8 @@ import pytest
 
 from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.charges import Charge
+from esl_apps.core.limits import Refusal
 from esl_apps.node import acting, attended
 from esl_apps.node.acting import ACTION, OUTCOME, WATCHED
 from esl_apps.node.live import Live
@@ -21,6 +23,7 @@ from tests.support.peer import Peer, api_response, event, eventually
 MINE, TARGET = "dddddddd-0000-4000-8000-000000000004", "eeeeeeee-0000-4000-8000-000000000005"
 """The legs of the phone's other call: its own, and the other party's."""
 DIALOG = "5a1e@desk-phone"
+ACME = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests"}
 _CHANNELS = "api show channels like"
 REFER_TO = f"<sip:0820005678@127.0.0.1?Replaces={DIALOG}%3Bto-tag%3D1%3Bfrom-tag%3D2>"
 
@@ -88,6 +91,28 @@ def test_attended_joins_the_other_two_parties(bench: Bench) -> None:
     assert (joined.extension, joined.number) == ("0820001234", "0820001234")
     assert (joined.aleg_uuid, joined.bleg_uuid, joined.state) == (CUSTOMER, TARGET, terms.BRIDGED)
     assert {record["end_reason"] for record in bench.records()} == {terms.ANSWERED}
+
+
+#: An inbound call whose caller shows an emergency number.
+SHOWS_112 = {"app": "inbound", "number": "112", "aleg_uuid": TARGET, "bleg_uuid": MINE}
+
+
+def test_attended_party_with_a_caller_showing_112_is_cut(build: Build) -> None:
+    """Or anyone could be spared: a caller can show any number."""
+    bench = build(spending={"limits": {"minutes_per_day": 100}}).connect()
+    first, second = two_talks(bench, second=SHOWS_112)
+    plan, system = bench.services.policy.settings.plan, bench.services.policy.system
+    charge = Charge(first.attempt.call_ref, [system], plan.read("0820001234"))
+    assert bench.services.usage.begin(charge) is None
+    first.attempt.pay(charge)
+    refer(bench, first)
+    eventually(lambda: first.attempt.ended and second.attempt.ended)
+    joined = bench.live[first.attempt.transferred_to or ""].attempt
+    assert (joined.extension, joined.extension_class, joined.charges) == ("112", None, [charge])
+    assert not told(bench, "sched_del")
+    bench.services.breakers.refresh()
+    bench.services.breakers.trip("system", "by hand", end_calls=True)
+    assert joined.cut == Refusal("breaker", "system")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -221,8 +246,7 @@ def test_attended_that_the_switch_refuses_leaves_both_calls(bench: Bench) -> Non
 @pytest.mark.parametrize("ends_now", [0, 1], ids=["first", "second"])
 def test_attended_session_closes_if_a_call_ends_as_it_is_refused(build: Build, ends_now: int) -> None:
     """Its record names the next call, which then has a record, too."""
-    config = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "session_records": True}
-    bench = build(integrators=[config]).connect()
+    bench = build(integrators=[{**ACME, "session_records": True}]).connect()
     calls = two_talks(bench)
     over = calls[ends_now].attempt
 
@@ -238,6 +262,24 @@ def test_attended_session_closes_if_a_call_ends_as_it_is_refused(build: Build, e
     assert [one["call_ref"] for one in pushed if "calls" not in one] == [over.call_ref, over.record.transferred_to]
     assert [one["calls"] for one in pushed if "calls" in one] == [2]
     assert not calls[1 - ends_now].attempt.ended
+
+
+def test_attended_undone_record_of_a_caller_showing_112(build: Build) -> None:
+    """It isn't an emergency call's."""
+    bench = build(integrators=[{**ACME, "payload": "v4"}]).connect()
+    first, second = two_talks(bench, second=SHOWS_112)
+
+    def gone(_peer: Peer, _command: str) -> bytes:
+        second.attempt.end(terms.ANSWERED, 16, terms.CALLEE, node_clock.now())
+        return api_response("-ERR no such channel\n")
+
+    bench.switch.answers["api uuid_bridge"] = gone
+    refer(bench, first)
+    eventually(lambda: second.attempt.ended and second.attempt.transferred_to is None)
+    assert second.attempt.record is not None
+    ref = second.attempt.record.transferred_to
+    (record,) = [record for record in bench.records() if record["call_ref"] == ref]
+    assert (record["extension"], record["extension_class"]) == ("112", None)
 
 
 def test_attended_twice_joins_once(bench: Bench) -> None:
