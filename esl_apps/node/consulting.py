@@ -344,7 +344,9 @@ class Consulting:
         live.alone_since = None
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
         old.asks_emergency = False
-        old.spare()
+        if action.step != JOINED:
+            # Otherwise its charges end, or are spared in the next call if that is one to the emergency number.
+            old.spare()
         old.note(CONSULTED, action.step)
         now = node_clock.now()
         # By another node's clock, perhaps.

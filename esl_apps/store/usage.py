@@ -262,7 +262,7 @@ class UsageStore:
         :raises StoreUnavailable: Redis is down. They may use what was left.
         """
         for charge in list(self._charges):
-            if charge.cut is not None:
+            if charge.cut is not None and not charge.spared:
                 self._on_cut(charge)
         if self._breakers is not None and self._breakers.ending_scopes:
             # It ended the calls of the moment when it tripped. Others were adopted since, or spared until now.

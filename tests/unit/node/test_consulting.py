@@ -538,9 +538,20 @@ def test_consulting_an_emergency_number_in_vain_spares_nothing(with_emergency: B
 def test_consulting_party_joined_with_112_is_spared(with_emergency: Bench) -> None:
     bench = with_emergency
     live, asking, (_agent, customer) = asks_112(bench)
+    trips(bench)
+
+    def beat(_peer: Peer, _command: str) -> bytes:
+        bench.services.usage.accrue()
+        return api_response("+OK")
+
+    bench.switch.answers = {
+        f"api uuid_audio {T} stop": beat,
+        f"api uuid_setvar_multi {B}": beat,
+        **bench.switch.answers,
+    }
     told(bench, live, asking, JOINED)
     new = bench.live[live.attempt.transferred_to or ""].attempt
-    trips(bench)
+    bench.services.usage.accrue()
     assert (new.charges, new.cut) == ([customer], None)
     # From the hold, and from the answer.
     assert commands(bench, "sched_del")[-2:] == [f"sched_del {B}", f"sched_del {T}"]

@@ -534,6 +534,8 @@ def test_call_that_is_paid_for_is_not_cut(usage: UsageStore, clock: Clock) -> No
 def test_call_to_an_emergency_number_is_cut_after_it(usage: UsageStore, clock: Clock) -> None:
     """What it talks meanwhile counts."""
     one = charge("a", Limits(minutes_per_day=1))
+    cuts: list[Charge] = []
+    usage._on_cut = cuts.append
     assert begins(usage, one) is None
     one.talk()
     one.spared = True
@@ -549,6 +551,12 @@ def test_call_to_an_emergency_number_is_cut_after_it(usage: UsageStore, clock: C
     assert list(usage._timers) == [one]
     usage._run_out(one)
     assert one.cut is not None
+    # Its leg may still be up, and be joined with an emergency number.
+    one.spared = True
+    usage.accrue()
+    one.spared = False
+    usage.accrue()
+    assert cuts == [one, one]
 
 
 def test_call_is_cut_the_moment_its_limit_ends(client: Any) -> None:
