@@ -148,10 +148,8 @@ class Consulting:
         :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
         """
         old, switch, transferring = live.attempt, live.switch, self._transferring
-        limit = held_limit = f"+{transferring.left(old)} ALLOTTED_TIMEOUT"
-        if new.attempt.is_emergency:
-            transferring.untime(switch, leg, held)
-            held_limit = f"+{int(LONGEST)} ALLOTTED_TIMEOUT"
+        limit = f"+{transferring.left(old, new.client)} ALLOTTED_TIMEOUT"
+        held_limit = f"+{int(LONGEST)} ALLOTTED_TIMEOUT" if new.attempt.is_emergency else limit
         silence = "silence_stream://-1"
         set_variables(switch, held, {}, {"esl_apps_limit": held_limit, "esl_apps_silence": silence})
         # Alone, because a tone may hold the character that separates several variables.
@@ -173,6 +171,7 @@ class Consulting:
         switch.api(f"uuid_setvar {leg} esl_bleg")
         for party in old.muted:
             switch.api(f"uuid_audio {leg_of(old, party)} stop")
+        transferring.untime(switch, new.attempt, leg, held)
         transferring.part(switch, leg, held, _HELD)
 
     def _complete(self, live: Live, _action: Action) -> None:
@@ -409,8 +408,7 @@ class Consulting:
         identity = self._transferring.identity(attempt)
         try:
             with services.calls.moving(live, new, held, action.leg):
-                if attempt.is_emergency:
-                    self._transferring.untime(live.switch, held, action.leg)
+                self._transferring.untime(live.switch, attempt, held, action.leg)
                 set_variables(live.switch, held, identity)
                 live.switch.api(f"uuid_setvar {held} esl_bleg")
                 set_variables(live.switch, action.leg, identity)

@@ -215,6 +215,7 @@ class Transferring:
                     for charge in charges:
                         charge.undo()
                     new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
+                    self._time_again(live, new, leg)
                 moved.set(done)
             return done
 
@@ -230,6 +231,12 @@ class Transferring:
         with suppress(SwitchUnavailable, ReplyError):
             set_variables(live.switch, leg, self.identity(old))
             live.switch.api(f"uuid_setvar {old.bleg_uuid} esl_bleg {old.session_ref}")
+
+    def _time_again(self, live: Live, new: TransferCall, leg: str) -> None:
+        """Undo :meth:`untime` for a leg that wasn't moved: no flow times a call that is followed."""
+        if new.attempt.is_emergency:
+            with suppress(SwitchUnavailable, ReplyError):
+                live.switch.api(f"sched_hangup +{self.left(live.attempt, new.client)} {leg} ALLOTTED_TIMEOUT")
 
     def part(self, switch: Switch, leg: str, held: str, steps: str) -> None:
         """Send a leg out of its bridge to a node, and the other one on. ``steps``: of that one, as an inline dialplan.
@@ -291,29 +298,26 @@ class Transferring:
         asking.pay(charge)
         charge.talk()
 
-    def left(self, old: Attempt) -> int:
+    def left(self, old: Attempt, client: IntegratorRules) -> int:
         """Return for how many seconds a call may still go on."""
         if old.is_emergency:
             return int(LONGEST)
-        client = self._services.policy.clients[old.integrator or ""]
         asked = transfer.seconds_left(old)
         lengths = [left for left in (asked, *(charge.left for charge in old.charges)) if left is not None]
         began = node_clock.now() if old.bridged_at is None else old.bridged_at
         return max(1, round(min([client.longest - (node_clock.now() - began), *lengths])))
 
-    def untime(self, switch: Switch, *legs: str) -> None:
+    def untime(self, switch: Switch, new: Attempt, *legs: str) -> None:
         """Cancel the hang-ups of legs that go on to an emergency number: each was scheduled for an earlier call.
 
         :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
         """
-        for leg in legs:
+        for leg in legs if new.is_emergency else ():
             switch.api(f"sched_del {leg}")
 
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""
         old, switch = live.attempt, live.switch
-        if new.is_emergency:
-            self.untime(switch, leg)
         set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan(old.language))
         # The leg that leaves may end after the new call has begun, which hears of its session's B-legs.
         for uuid in (old.aleg_uuid, old.bleg_uuid):
@@ -322,6 +326,7 @@ class Transferring:
             switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
         if old.muted:
             switch.api(f"uuid_audio {leg} stop")
+        self.untime(switch, new, leg)
         switch.api(f"uuid_transfer {leg} {_CONFIRM}{FIRST.removeprefix('m:^:')} inline")
 
     def identity(self, attempt: Attempt) -> dict[str, str]:

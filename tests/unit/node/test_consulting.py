@@ -518,8 +518,8 @@ def test_consulting_an_emergency_number_undoes_the_legs_timers(with_emergency: B
     """They are of earlier calls. When the two are back, the call is as long as it may be."""
     asks_112(with_emergency, by="callee")
     heard = commands(with_emergency, "sched_del", "uuid_setvar_multi")
-    assert heard[:2] == [f"sched_del {B}", f"sched_del {UUID}"]
-    assert heard[2].startswith(f"uuid_setvar_multi {UUID} esl_apps_limit=+86400\\sALLOTTED_TIMEOUT;")
+    assert heard[-2:] == [f"sched_del {B}", f"sched_del {UUID}"]
+    assert heard[0].startswith(f"uuid_setvar_multi {UUID} esl_apps_limit=+86400\\sALLOTTED_TIMEOUT;")
     again = next(text for text in heard if text.startswith(f"uuid_setvar_multi {B} "))
     assert "!sched_hangup:+1 ALLOTTED_TIMEOUT!" in again.replace("\\s", " ")
 
@@ -533,6 +533,9 @@ def test_consulting_an_emergency_number_in_vain_spares_nothing(with_emergency: B
     bench.switch.answers["api uuid_dual_transfer"] = api_response("-ERR No such channel!\n")
     assert refusal(bench, live, "transfer", to="112", by="agent", mode="consult") == (409, "bridged")
     assert (live.attempt.asks_emergency, charge.spared) == (False, False)
+    # The call may not go on for ever without its timers: no flow has it if it is followed.
+    *cancelled, timed = commands(bench, "sched")
+    assert (cancelled, timed) == ([f"sched_del {UUID}", f"sched_del {B}"], f"sched_hangup +1 {UUID} ALLOTTED_TIMEOUT")
 
 
 def test_consulting_party_joined_with_112_is_spared(with_emergency: Bench) -> None:

@@ -248,6 +248,16 @@ def timed(attempt: Attempt) -> list[str]:
     return sorted(ticket.bound.key for charge in attempt.charges for ticket in charge.tickets if ticket.timed)
 
 
+def test_transferring_to_112_in_vain_leaves_the_call_timed(build: Build) -> None:
+    bench = build(dial=WITH_EMERGENCY, **LIMITED).connect()
+    live, _charges = paid_talk(bench, "callback", {"aleg": True, "number": "0825556666"}, {"owner": False})
+    bench.switch.answers["api uuid_transfer"] = api_response("-ERR No such channel!\n")
+    assert refusal(bench, live, "112")[:2] == (409, "state")
+    timers = [text.removeprefix("api ") for text in bench.switch.heard if text.startswith("api sched")]
+    # By longest_call, of the leg that was to stay.
+    assert timers == [f"sched_del {B}", f"sched_hangup +898 {B} ALLOTTED_TIMEOUT"]
+
+
 @pytest.mark.parametrize("by", ["agent", "callee"])
 def test_transferring_spares_a_leg_while_it_talks_to_112(build: Build, by: str) -> None:
     """The switch's timer of the leg is of the call before."""
