@@ -113,18 +113,23 @@ def test_hazard_06_lingering_client_does_not_pin_the_channel(
     assert is_shown(sandbox, DID)
 
 
-def test_hazard_06_exit_frees_the_channel_at_once(sandbox: SandboxRig, serve: Serve) -> None:
+def test_hazard_06_exit_frees_the_channel_at_once(
+    sandbox: SandboxRig, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "LINGER", 60)
+    connected: list[str] = []
     ended: list[Event | None] = []
 
     def application(session: OutboundSession) -> None:
         session.connect(events="CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE")
+        connected.append(session.uuid)
         session.wait(lambda: session.hangup_complete is not None, 5, past_hangup=True)
         ended.append(session.hangup_complete)
 
     call = arrives(sandbox, serve(application).bound_port)
-    gevent.sleep(0.05)
+    eventually(lambda: connected)
     call.hangup()
-    eventually(lambda: not is_shown(sandbox, DID), within=1.0)
+    eventually(lambda: ended and not is_shown(sandbox, DID))
     assert [one.get("Hangup-Cause") for one in ended if one] == ["ORIGINATOR_CANCEL"]
 
 
