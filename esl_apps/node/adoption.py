@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import gevent
 
 from esl_apps.apps import application
 from esl_apps.core import terms
-from esl_apps.core.attempt import Attempt
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.node.following import Following
 from esl_apps.node.services import Services
@@ -94,7 +93,7 @@ class Adoption(background.Kept):
         """Adopt what an earlier run of this node left in its call log, unless another process has it by now."""
         services = self._services
         left = services.call_log.left
-        left.sort(key=_begun)
+        going_on = _going_on(left)
         while left:
             call = left[0]
             if self._is_followed(call.call_ref):
@@ -103,6 +102,7 @@ class Adoption(background.Kept):
                 call = self._newest(call)
                 # As ``CallStore.take_over`` does: what that run noted of the call is this one's now.
                 call.had_by = [*call.had_by, *filter(None, [services.membership.predecessor])]
+                _add_apart(call, going_on)
                 self._adopt(call, services.policy.settings.node)
             # Not before: the call log may be rewritten meanwhile.
             left.pop(0)
@@ -148,14 +148,16 @@ class Adoption(background.Kept):
     def _inherit(self, boot: str) -> None:
         """:raises StoreUnavailable: Redis is down."""
         services = self._services
-        left = sorted(services.store.live([boot])[boot], key=_begun)
+        left = services.store.live([boot])[boot]
         if not left:
             # While it is known as dead, nodes that can read its calls look for them.
             if not services.store.leaves_calls(boot):
                 services.membership.forget(boot)
             return
         name = self._name_of(boot)
+        going_on = _going_on(left)
         for call in left:
+            _add_apart(call, going_on)
             if (
                 not any(switch.name == call.switch for switch in services.switches)
                 and name != services.policy.settings.node
@@ -189,14 +191,6 @@ class Adoption(background.Kept):
                 self._adopt(call, self._name_of(call.had_by[-1]))
             # Otherwise it is taken over now.
             del services.store.unanswered[ref]
-
-    def _join_sessions(self, attempt: Attempt) -> None:
-        """Have the calls that a call came from close their session with it: their process may have died before it
-        noted there what they go on with."""
-        for ref in attempt.apart:
-            before = self._services.calls.live.get(ref)
-            if before is not None and before.adopted and attempt.call_ref not in before.attempt.apart:
-                before.attempt.apart = [*before.attempt.apart, attempt.call_ref]
 
     def _needs_no_record(self, call: Essence) -> bool:
         """Whether the last run of this node has ended a session's call that had dialled nothing, while Redis was away:
@@ -237,7 +231,6 @@ class Adoption(background.Kept):
             switch.also_hear(f"variable_esl_node {name}")
         live = services.calls.adopt(call, switch)
         attempt = live.attempt
-        self._join_sessions(attempt)
         if attempt.holder is not None:
             services.usage.leases.hold(attempt.holder, attempt.session_ref)
         try:
@@ -324,5 +317,15 @@ class Adoption(background.Kept):
         services.store.refresh([(call.attempt.call_ref, call.attempt.integrator or "") for call in part])
 
 
-def _begun(call: Essence) -> float:
-    return call.queued_at
+def _going_on(calls: Iterable[Essence]) -> dict[str, list[str]]:
+    """The calls that each call goes on in, as these say. It may not say so itself: its process may have died before it
+    noted that. They close its session with it."""
+    found: dict[str, list[str]] = {}
+    for call in calls:
+        for ref in call.apart:
+            found.setdefault(ref, []).append(call.call_ref)
+    return found
+
+
+def _add_apart(call: Essence, going_on: Mapping[str, Iterable[str]]) -> None:
+    call.apart = [*call.apart, *(ref for ref in going_on.get(call.call_ref, ()) if ref not in call.apart)]

@@ -272,9 +272,12 @@ def test_hazard_12_executes_sent_at_once_run_in_order(
         execute = "call-command: execute\nexecute-app-name: playback\nexecute-app-arg: silence_stream://60"
         both = [f"sendmsg\n{execute}\nEvent-UUID: {name}\n\n".encode() for name in ("first", "second")]
         peer.say(b"connect\n\nmyevents\n\n", *both)
-        gevent.sleep(0.3)
-        heard = peer.sock.recv(1 << 20).decode()
-        order["naive"] = re.findall(r"Event-Name: CHANNEL_EXECUTE_COMPLETE\n.*?Application-UUID: (\w+)", heard, re.S)
+        heard = ""
+        ended: list[str] = []
+        while len(ended) < 2:
+            heard += peer.sock.recv(1 << 20).decode()
+            ended = re.findall(r"Event-Name: CHANNEL_EXECUTE_COMPLETE\n.*?Application-UUID: (\w+)\n", heard, re.S)
+        order["naive"] = ended
 
     def application(session: OutboundSession) -> None:
         session.connect(events="CHANNEL_EXECUTE_COMPLETE")
