@@ -37,6 +37,7 @@ from tests.support.peer import (
     app_uuid,
     complete,
     event,
+    eventually,
     linger_notice,
     raw_event,
     reply,
@@ -1064,10 +1065,14 @@ def test_first_key_stops_the_prompt(answered: Call) -> None:
         playing.append(uuid)
         return key("1")
 
+    def end_prompt() -> None:
+        eventually(lambda: f"api uuid_break {UUID} all" in switch.commands)
+        switch.say(complete("playback", playing[0]))
+
     switch.scripts["playback"] = prompt
-    gevent.spawn_later(0.02, lambda: switch.say(complete("playback", playing[0])))
+    ends = gevent.spawn(end_prompt)
     assert made.collect("enter_number", 1, 1, 1) == "1"
-    assert f"api uuid_break {UUID} all" in switch.commands
+    ends.get(timeout=5)
 
 
 OFFER = "m=audio 9 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
