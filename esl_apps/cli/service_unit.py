@@ -1,4 +1,4 @@
-"""What the systemd unit of this machine lets a node write to and open. ``check`` itself doesn't run under the unit."""
+"""What a node may write to and open by the systemd unit of this machine, under which ``check`` doesn't run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def remedy(folder: str) -> str:
 
 
 def descriptors() -> int | None:
-    """Return how many files and sockets a node may have under the unit; None if there is no unit, or it doesn't say."""
+    """Return the number of files and sockets that the unit allows a node; None if it gives none."""
     # The filter of system calls keeps a node from raising the first of two to the second.
     soft = _last(_settings(), "LimitNOFILE").partition(":")[0]
     if soft == "infinity":

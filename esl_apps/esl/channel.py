@@ -228,8 +228,8 @@ class Channel:
         # The name may contain an account id, which comes from Redis: escape @, +, and what the switch would expand.
         if self._keypad.heard:
             self._run(lambda: self._keypad.enter(CONFERENCE))
-        limit = int(longest) + SWITCH_MARGIN  # Of the switch, if this node dies.
-        self._run(lambda: self._session.post(f"api sched_hangup +{limit} {self.uuid}"))
+        # If this node dies, the switch ends the leg.
+        self._run(lambda: self._session.post(f"api sched_hangup +{int(longest) + SWITCH_MARGIN} {self.uuid}"))
         completion = self._run(lambda: self._session.execute("conference", f"{quote(name, safe='')}@default"))
         self._wait(lambda: completion.done, longest)
         self._run(lambda: self._session.post(f"api sched_del {self.uuid}"))

@@ -17,8 +17,7 @@ from esl_apps.store.call_events import Id, read_id
 
 #: Tenths of a port's connections that may listen. Other requests need some.
 _READERS = 7
-#: Of the clients that listen at one port of one process, those with tokens of one agent: a browser needs one for each
-#: of its tabs.
+#: Streams at one port of one process for the tokens of one agent. A browser needs one for each of its tabs.
 AGENT_READERS = 20
 _LAST = "Last-Event-ID"
 _SCOPES = (READ, OWN_READ)

@@ -32,7 +32,7 @@ class Claim(msgspec.Struct, omit_defaults=True):
     call_ref: str
     boot: str
     outcome: str = ""
-    """Of an action, once it has ended: DONE or UNKNOWN."""
+    """How an action has ended: DONE or UNKNOWN. Empty while it runs, and for a call."""
 
 
 class IdempotencyKeys:

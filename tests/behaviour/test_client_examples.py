@@ -82,6 +82,16 @@ class Stage:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout.splitlines()
 
+    def start_refused(
+        self, command: list[str], answer: tuple[str, str], folder: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a client whose orders all get this answer: a status and a body."""
+        self.network.refuses = answer
+        try:
+            return self.start(command, "list", folder)
+        finally:
+            self.network.refuses = None
+
     def start(self, command: list[str], records: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Run a client to its end, whatever that is."""
         self.network.to = self.apis[records]
@@ -144,7 +154,7 @@ class Stage:
 
 #: A node that died has the key of its last request for up to a minute.
 RUNS = "409 Conflict", '{"errors":[{"field":"Idempotency-Key","code":"in_progress","message":"it runs"}]}'
-#: What the proxy answers an order itself, by its number; the others go to the node.
+#: Orders that the proxy answers by itself, by number. The others go to the node.
 ORDERS = {2: ("503 Not Now", "{}"), **dict.fromkeys(range(3, 11), RUNS)}
 
 
@@ -286,11 +296,8 @@ def test_client_example_leaves_a_silent_stream(
 def test_client_example_does_not_repeat_a_refusal(stage: Stage, example: str, tmp_path: Path) -> None:
     """A call that is placed half a minute later is worse than none."""
     command = command_of(example)
-    stage.network.refuses = "409 Conflict", '{"errors":[{"field":"agent","code":"agent_unavailable","message":"busy"}]}'
-    try:
-        ran = stage.start(command, "list", tmp_path)
-    finally:
-        stage.network.refuses = None
+    busy = '{"errors":[{"field":"agent","code":"agent_unavailable","message":"busy"}]}'
+    ran = stage.start_refused(command, ("409 Conflict", busy), tmp_path)
     assert ran.returncode != 0
     assert "agent_unavailable" in ran.stdout + ran.stderr
     assert stage.network.orders == 1
@@ -299,11 +306,7 @@ def test_client_example_does_not_repeat_a_refusal(stage: Stage, example: str, tm
 @pytest.mark.parametrize("example", COMMANDS)
 def test_client_example_says_that_a_call_may_be_placed(stage: Stage, example: str, tmp_path: Path) -> None:
     command = command_of(example)
-    stage.network.refuses = "503 Not Now", "{}"
-    try:
-        ran = stage.start(command, "list", tmp_path)
-    finally:
-        stage.network.refuses = None
+    ran = stage.start_refused(command, ("503 Not Now", "{}"), tmp_path)
     assert ran.returncode != 0
     assert "no answer; the call may have been placed" in ran.stdout + ran.stderr
     assert stage.network.orders == 5

@@ -167,11 +167,17 @@ def choose_microphone(page: Any) -> str:
     return str(page.input_value("#microphone"))
 
 
-def test_phone_call_goes_on_when_its_headset_is_unplugged(node: Node, open_page: Open) -> None:
+def with_headset(node: Node, open_page: Open) -> tuple[Any, str]:
+    """Return a registered page whose microphone is a headset, and the headset's device ID."""
     page = open_page(permissions=["microphone"])
     page.add_init_script(_DEVICES)
     registered(page, node)
     headset = choose_microphone(page)
+    return page, headset
+
+
+def test_phone_call_goes_on_when_its_headset_is_unplugged(node: Node, open_page: Open) -> None:
+    page, headset = with_headset(node, open_page)
     dial(page)
     sees(page, "#state", "Connected")
     page.evaluate("id => window.unplug(id)", headset)
@@ -187,10 +193,7 @@ def test_phone_call_goes_on_when_its_headset_is_unplugged(node: Node, open_page:
 
 def test_phone_first_call_takes_the_remembered_microphone(node: Node, open_page: Open) -> None:
     """Some browsers tell which devices there are only once the page may use one."""
-    page = open_page(permissions=["microphone"])
-    page.add_init_script(_DEVICES)
-    registered(page, node)
-    headset = choose_microphone(page)
+    page, headset = with_headset(node, open_page)
     page.add_init_script("window.hidden = true")
     register(page, node.api)
     assert page.input_value("#microphone") == ""
@@ -201,10 +204,7 @@ def test_phone_first_call_takes_the_remembered_microphone(node: Node, open_page:
 
 
 def test_phone_shows_the_microphone_that_it_could_not_leave(node: Node, open_page: Open) -> None:
-    page = open_page(permissions=["microphone"])
-    page.add_init_script(_DEVICES)
-    registered(page, node)
-    headset = choose_microphone(page)
+    page, headset = with_headset(node, open_page)
     dial(page)
     sees(page, "#state", "Connected")
     page.evaluate(_DENY)

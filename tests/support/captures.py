@@ -40,7 +40,7 @@ def read(name: str) -> Iterator[Chunk]:
 
 
 def recorded(name: str) -> list[bytes]:
-    """What the switch wrote in a capture."""
+    """Return what the switch wrote in a capture, chunk by chunk."""
     return [chunk.data for chunk in read(name) if chunk.direction == "<"]
 
 
