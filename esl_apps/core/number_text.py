@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import phonenumbers
+
 #: Longest number, with its separators, and most of its parameters that are looked at. E.164 has 15 digits.
 _NUMBER_LENGTH, _PARAMETERS_LENGTH = 64, 256
 _DIALLABLE = re.compile(r"\+?[0-9]{1,32}")
@@ -21,7 +23,7 @@ _SEPARATORS = dict.fromkeys(
 #: Invisible marks that address books put around numbers: byte order, direction, soft hyphen, no space.
 _MARKS = dict.fromkeys(map(ord, "\ufeff\u200b\u200e\u200f\u202a\u202c\u202d\u2060\u2066\u2068\u2069\u00ad"))
 _CONTEXT = re.compile(r"(?:^|;)\s*phone-context\s*=\s*(\+[0-9 .()-]{1,24})\s*(?:;|$)", re.IGNORECASE)
-#: In ``+44 (0)20 …`` the 0 is for callers at home.
+#: In ``+44 (0)20 …`` the 0 is for callers at home; in ``+39 (0)6 …`` it belongs to the number.
 _TRUNK_ZERO = re.compile(r"(?<=\S)\s*\(0\)")
 
 
@@ -43,16 +45,27 @@ def plain(text: str) -> str:
     number, _, parameters = ascii_digits(text).partition(";")
     if len(number) > _NUMBER_LENGTH:
         raise NotDialable("expected digits, with an optional + before them; this is too long")
-    number = number.strip(" \u00a0")
-    if number.startswith(("+", "00")):
-        number = _TRUNK_ZERO.sub("", number)
-    number = number.translate(_SEPARATORS)
+    written = number.strip(" \u00a0")
+    number = written.translate(_SEPARATORS)
+    if written.startswith(("+", "00")) and "(0)" in written and not _begins_with_zero(number):
+        number = _TRUNK_ZERO.sub("", written).translate(_SEPARATORS)
     context = _CONTEXT.search(parameters[:_PARAMETERS_LENGTH])
     if context and not number.startswith("+"):
         number = context[1].translate(_SEPARATORS) + number
     if not _DIALLABLE.fullmatch(number):
         raise NotDialable("expected digits, with an optional + before them")
     return number
+
+
+def _begins_with_zero(number: str) -> bool:
+    """Return whether an international number is valid with a 0 behind its country code, as an Italian one is."""
+    if not _DIALLABLE.fullmatch(number):
+        return False
+    try:
+        parsed = phonenumbers.parse(number if number.startswith("+") else "+" + number[2:])
+    except phonenumbers.NumberParseException:
+        return False
+    return bool(parsed.italian_leading_zero) and phonenumbers.is_valid_number(parsed)
 
 
 def ascii_digits(text: str) -> str:

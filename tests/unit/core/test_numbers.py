@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import tracemalloc
 
+import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from phonenumbers import PhoneNumberType
 
-from esl_apps.core.number_classes import CLASSES
+from esl_apps.core.number_classes import CLASSES, subscriber
 from esl_apps.core.number_text import NotDialable, presented
 from esl_apps.core.numbers import Number, NumberPlan, of_region
 
@@ -21,6 +23,39 @@ def test_one_number_however_it_is_written(written: str) -> None:
     number = PLAN.read(written)
     assert (number.e164, number.plus, number.national) == ("27820001234", "+27820001234", "0820001234")
     assert number.dialled == written
+
+
+@pytest.mark.parametrize("written", ["+39 0341 123456", "+39 (0)341 123456", "0039 (0) 341 123456"])
+def test_zero_that_belongs_to_the_number_is_kept(written: str) -> None:
+    """Without it, this number of Lecco is a mobile in Italy."""
+    assert PLAN.read(written).e164 == "390341123456"
+
+
+@pytest.mark.parametrize(
+    ("written", "e164"),
+    [
+        ("+34 (0)91 123 45 67", "34911234567"),
+        ("+1 (0)212 555 0100", "12125550100"),
+        ("+36 (0)1 234 5678", "3612345678"),
+        ("+7 (0)495 123 45 67", "74951234567"),
+    ],
+)
+def test_zero_that_is_in_no_number_of_its_country_is_left_out(written: str, e164: str) -> None:
+    assert PLAN.read(written).e164 == e164
+
+
+def test_bracketed_zero_is_read_in_every_country() -> None:
+    misread = set()
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        for kind in (PhoneNumberType.FIXED_LINE, PhoneNumberType.MOBILE):
+            example = phonenumbers.example_number_for_type(region, kind)
+            if example is not None:
+                code, digits = example.country_code, phonenumbers.national_significant_number(example)
+                number = PLAN.read(f"+{code} (0){digits.removeprefix('0')}")
+                if number.subscriber != subscriber(f"{code}{digits}"):
+                    misread.add(region)
+    # There, the digits with 0 and those without are two subscribers' numbers.
+    assert misread == {"AC", "IT", "VA"}
 
 
 @pytest.mark.parametrize(
