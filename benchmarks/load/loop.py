@@ -9,6 +9,8 @@ import time
 from collections import Counter, deque
 from typing import Generic, TypeVar
 
+from tests.support.commands import split
+
 HOST = "127.0.0.1"
 
 
@@ -136,14 +138,12 @@ class Loop(Generic[P]):
             data = data.replace(b"\r", b"")
         if peer.buffer:
             data = peer.buffer + data
-        start = 0
-        while (stop := data.find(b"\n\n", start)) >= 0:
+        whole, peer.buffer = split(data)
+        for text in whole:
             self.received += 1
-            self.command(peer, data[start:stop])
+            self.command(peer, text)
             if peer.fd not in self.peers:
                 return
-            start = stop + 2
-        peer.buffer = data[start:]
 
     # for subclasses
 

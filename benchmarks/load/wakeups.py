@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from esl_apps.store.script import sha_of, text_of
+from tests.support.commands import split
 
 _LINE = re.compile(r"(\d+) +(\d+\.\d+) (.*)", re.DOTALL)
 _CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)", re.DOTALL)
@@ -19,7 +20,6 @@ _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 _FD = re.compile(r"(\d+)<((?:TCP|TCPv6|UNIX|UNIX-STREAM):\[.*?\]|[^>]*)>")
 _TCP = re.compile(r"TCP(?:v6)?:\[.*?:(\d+)(?:->.*?:(\d+))?\]")
 _READY = re.compile(r"data=\{u32=(\d+)")
-_COMMAND = re.compile(r"(?:^|\\n\\n)(sendmsg\\n.*?(?=\\n\\n)|[a-z_]+[^\\]*)", re.DOTALL)
 _APP = re.compile(r"execute-app-name: (\w+)")
 _FRAME = re.compile(r"Event-Name: ([A-Z_]+)|(command/reply)|(api/response)|\\n(key: )|(disconnect-notice)")
 _ARRAY = re.compile(r"\*\d+\\r\\n((?:\$\d+\\r\\n.*?\\r\\n)+?)(?=\*\d+\\r\\n\$|\"|$)", re.DOTALL)
@@ -194,10 +194,11 @@ def frames(text: str) -> list[str]:
 def commands(text: str) -> list[str]:
     """Return the commands to a switch: the application of an execute, otherwise the first word or two."""
     result = []
-    for command in _COMMAND.findall(text):
-        app = _APP.search(command)
-        words = command.split(" ")
-        result.append(app[1] if app else " ".join(words[:2]) if words[0] in {"api", "bgapi"} else words[0].strip("\\n"))
+    for command in split(text.encode().decode("unicode_escape").encode("latin-1"))[0]:
+        line = command.partition(b"\n")[0].decode()
+        app = _APP.search(command.decode())
+        words = line.split(" ")
+        result.append(app[1] if app else " ".join(words[:2]) if words[0] in {"api", "bgapi"} else words[0])
     return result
 
 

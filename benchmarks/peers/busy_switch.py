@@ -10,6 +10,8 @@ import sys
 
 from gevent.server import StreamServer
 
+from tests.support.commands import split
+
 OK = b"Content-Type: command/reply\nReply-Text: +OK\n\n"
 JOB = re.compile(rb"\nJob-UUID: ([^\n]+)")
 
@@ -18,7 +20,7 @@ def handle(sock: socket.socket, _address: object) -> None:
     sock.sendall(b"Content-Type: auth/request\n\n")
     buffer = b""
     while data := sock.recv(65536):
-        *commands, buffer = (buffer + data).split(b"\n\n")
+        commands, buffer = split(buffer + data)
         sock.sendall(b"".join(map(answer, commands)))
 
 

@@ -28,7 +28,7 @@ CALLS = Path(__file__).parent / "calls"
 AGENT, QUEUED, CALLER, CALLEE, E164, A_PARTY = "1000", "1001", "0825556666", "0820001234", "27820001234", "27820001235"
 #: Replaces the path to this project. It has the same length, as each frame states its own.
 _SOMEWHERE = b"/opt/esl_apps".ljust(len(str(process.ROOT)), b"/")[: len(str(process.ROOT))]
-_LENGTH = re.compile(rb"^Content-Length: (\d+)$", re.M)
+_LENGTH = re.compile(rb"^Content-Length: (\d+)$", re.M | re.IGNORECASE)
 
 
 class Relay:
@@ -66,7 +66,7 @@ class Relay:
             head = data[:end]
             from_switch = head.startswith((b"Content-", b"Event-Name")) or b"\nContent-Type: " in head
             end += 2
-            if from_switch and (length := _LENGTH.search(head)):
+            if length := _LENGTH.search(head):
                 end += int(length[1])
             if end > len(data):
                 break

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tests.support.commands import split
+
 #: ``switch_core_session_exec`` and the originate API expand these first, and ``$${…}`` too.
 _EXPANSION = re.compile(r"\$\$?\{|\$[A-Za-z0-9_]")
 #: Separates dial strings that are originated independently.
@@ -92,13 +94,13 @@ def originated(command: str) -> tuple[list[Attempt], str]:
 
 
 def commands(wire: bytes) -> list[str]:
-    """Split an event socket's input into commands. An empty line ends each."""
+    """Split an event socket's input into commands (``tests.support.commands``)."""
     if b"\r" in wire or b"\0" in wire:
         raise NotUnderstood(f"a control character in {wire!r}")
-    *whole, rest = wire.decode().split("\n\n")
+    whole, rest = split(wire)
     if rest:
         raise NotUnderstood(f"half a command: {rest!r}")
-    return whole
+    return [command.decode() for command in whole]
 
 
 def multiset(argument: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from gevent.server import StreamServer
 from tests.attack.forgeries import PAYLOADS
 from tests.rig.base import Script
 from tests.rig.sandbox import SandboxRig
+from tests.support.commands import split
 from tests.support.descriptors import connections, descriptors
 from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, configuration, request
 from tests.support.peer import api_response, channel_data, complete, event, goodbye, linger_notice, raw_event, reply
@@ -262,7 +263,7 @@ class HostileSwitch:
                 if not got:
                     return
                 unread += got
-                sock.sendall(b"".join(self._obey(command) for command in got.split(b"\n\n")[:-1]))
+                sock.sendall(b"".join(self._obey(command) for command in split(got)[0]))
             # Ends of jobs and events that the node may mistake for those of its calls.
             data, said = self._source.stream(chance, self._count)
             sock.sendall(data)

@@ -11,6 +11,7 @@ from unittest import mock
 from esl_apps.esl import session as session_module
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.session import OutboundSession
+from tests.support.commands import split
 from tests.support.peer import OTHER_UUID, UUID, api_response, channel_data, complete, event, raw_event, reply
 
 
@@ -27,8 +28,8 @@ class Switchboard:
 
     def send(self, data: bytes, _timeout: float) -> None:
         self.sent += data
-        for command in data.decode().split("\n\n")[:-1]:
-            self._pending += self._answer(command)
+        for command in split(data)[0]:
+            self._pending += self._answer(command.decode())
 
     def wait_for(self, _least: int) -> None: ...
 

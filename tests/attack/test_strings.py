@@ -114,6 +114,9 @@ _PLAIN = {
 }
 
 
+_EXECUTE = {"call-command", "execute-app-name", "Event-UUID", "event-lock", "content-type", "content-length"}
+
+
 def left(board: Switchboard) -> tuple[list[grammar.Attempt], list[dict[str, str]]]:
     """The endpoints that a flow dialled and the variables that it set; check that it wrote nothing unusual besides."""
     dialled: list[grammar.Attempt] = []
@@ -122,9 +125,10 @@ def left(board: Switchboard) -> tuple[list[grammar.Attempt], list[dict[str, str]
         if not command.startswith("sendmsg\n"):
             assert _APIS.fullmatch(command) or _OTHERS.fullmatch(command), command
             continue
-        headers = dict(line.split(": ", 1) for line in command.split("\n")[1:])
-        assert headers.keys() <= {"call-command", "execute-app-name", "Event-UUID", "event-lock", "execute-app-arg"}
-        app, argument = headers["execute-app-name"], headers.get("execute-app-arg", "")
+        head, _, argument = command.partition("\n\n")
+        headers = dict(line.split(": ", 1) for line in head.split("\n")[1:])
+        assert headers.keys() <= _EXECUTE
+        app = headers["execute-app-name"]
         if app == "bridge":
             dialled += grammar.dialled(argument)
         elif app == "multiset":
@@ -527,7 +531,7 @@ def test_autodial_fields_are_numbers_rooms_or_prompts(body: dict[str, Any], name
     target = SETTINGS.endpoints.of(order.b, as_asked=False)[0] if order.b else None
     meant(board, target, esl_account_id=name)
     if order.media_id is not None:
-        assert re.search(rb"execute-app-arg: /prompts/[A-Za-z0-9_-]+\.wav\n", board.sent)
+        assert re.search(rb"\n\n/prompts/[A-Za-z0-9_-]+\.wav(sendmsg|$)", board.sent)
 
 
 @few

@@ -37,7 +37,8 @@ from esl_apps.store import keys
 from esl_apps.store.errors import NoAnswer
 from esl_apps.store.essence import Essence
 from esl_apps.store.membership import Membership
-from tests.support.call_switch import AT, B, CallSwitch, application, at, ends
+from tests.support.call_switch import AT, B, CallSwitch, at, ends
+from tests.support.commands import application
 from tests.support.node import CDRS, RedisServer
 from tests.support.peer import (
     PASSWORD,

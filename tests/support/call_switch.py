@@ -14,6 +14,7 @@ from gevent import socket
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.session import OutboundSession
 from esl_apps.esl.wire import Event
+from tests.support.commands import application
 from tests.support.peer import Peer, api_response, app_uuid, channel_data, complete, event, reply
 
 B, C = "bbbbbbbb-2222-4333-8444-555555555555", "cccccccc-2222-4333-8444-555555555555"
@@ -82,11 +83,6 @@ class CallSwitch:
         gevent.sleep(0.01)
         # A machine that was busy wakes this greenlet before the switch has read.
         gevent.idle()
-
-
-def application(command: str) -> tuple[str, str]:
-    fields = dict(line.split(": ", 1) for line in command.split("\n")[1:])
-    return fields["execute-app-name"], fields.get("execute-app-arg", "")
 
 
 Ends = dict[str, Event]

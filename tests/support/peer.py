@@ -16,6 +16,8 @@ from gevent import socket
 from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
+from tests.support import commands
+
 UUID = "eb43d895-1f07-4a4e-93fc-ba8febf183b8"
 OTHER_UUID = "11111111-2222-4333-8444-555555555555"
 PASSWORD = "secret"
@@ -105,20 +107,24 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._unread = b""
+        self._commands: list[str] = []
 
     def say(self, *frames: bytes) -> None:
         """Send frames in one write."""
         self.sock.sendall(b"".join(frames))
 
     def command(self) -> str:
-        """Return the next command, without its empty line. :raises EOFError: the end."""
-        while b"\n\n" not in self._unread:
+        """Return the next command (``commands.split``). :raises EOFError: the end."""
+        while not self._commands:
             data = self.sock.recv(1 << 20)
             if not data:
                 raise EOFError
-            self._unread += data
-        command, _, self._unread = self._unread.partition(b"\n\n")
-        return command.decode()
+            self._take(data)
+        return self._commands.pop(0)
+
+    def _take(self, data: bytes) -> None:
+        whole, self._unread = commands.split(self._unread + data)
+        self._commands += [command.decode() for command in whole]
 
     def commands(self) -> Iterator[str]:
         """Yield all commands, to the end of the connection."""
@@ -149,9 +155,9 @@ class Peer:
                 data = b""
             if not data:
                 break
-            self._unread += data
-        *whole, self._unread = self._unread.split(b"\n\n")
-        return [command.decode() for command in whole]
+            self._take(data)
+        pending, self._commands = self._commands, []
+        return pending
 
     def readable(self) -> bool:
         """Whether bytes or the end have come."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from tests.support.commands import application, split
 from tests.support.node import Node, request
 from tests.support.peer import UUID, api_response, app_uuid, channel_data, complete, event, raw_event, reply
 
@@ -133,7 +134,7 @@ class ForgedSwitch:
         rest = b""
         with contextlib.suppress(OSError):
             while data := self.sock.recv(65536):
-                *whole, rest = (rest + data).split(b"\n\n")
+                whole, rest = split(rest + data)
                 for raw in whole:
                     self.commands.append(raw.decode())
                     self.flood(self._answer(self.commands[-1]))
@@ -147,7 +148,7 @@ class ForgedSwitch:
             ends = ("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE")
             return reply() + b"".join(event(name, uuid=self._uuid) for name in ends)
         if "execute-app-name" in command and "execute-app-name: playback" not in command:
-            app = next(line[18:] for line in command.split("\n") if line.startswith("execute-app-name: "))
+            app, _ = application(command)
             return reply() + complete(app, app_uuid(command), uuid=self._uuid)
         return reply()
 
@@ -186,7 +187,7 @@ class FloodingSwitch:
                     data = sock.recv(65536)
                     if not data:
                         return
-                    *whole, rest = (rest + data).split(b"\n\n")
+                    whole, rest = split(rest + data)
                     sock.settimeout(20)
                     for command in whole:
                         sock.sendall(

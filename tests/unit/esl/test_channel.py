@@ -24,7 +24,6 @@ from tests.support.call_switch import (
     CallSwitch,
     Ends,
     answers,
-    application,
     at,
     bridge_over,
     ends,
@@ -32,6 +31,7 @@ from tests.support.call_switch import (
     rings,
 )
 from tests.support.captures import recorded
+from tests.support.commands import application
 from tests.support.peer import (
     UUID,
     app_uuid,

@@ -611,7 +611,7 @@ def test_hazard_10_drain_strands_no_connected_caller(serve_naively: ServeNaively
     peer.expect("connect")
     peer.expect("linger")
     peer.say(channel_data(), reply())
-    assert peer.command().endswith("execute-app-arg: SWITCH_CONGESTION")
+    assert peer.command().endswith("\n\nSWITCH_CONGESTION")
 
 
 # 11. When the socket drops ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.esl.wire import Event
 from esl_apps.net.listening import listen
+from tests.support.commands import application
 from tests.support.peer import (
     UUID,
     Peer,
@@ -48,7 +49,7 @@ def connects(peer: Peer) -> None:
 def is_hung_up_with(peer: Peer, cause: str) -> None:
     """Check that the peer's caller is connected, hung up with a cause, and only then left."""
     connects(peer)
-    assert f"execute-app-name: hangup\nEvent-UUID: 0\nexecute-app-arg: {cause}" in peer.expect("sendmsg")
+    assert application(peer.expect("sendmsg")) == ("hangup", cause)
     peer.say(reply(), linger_notice())
     peer.expect("exit")
     peer.expect_end()
@@ -209,7 +210,7 @@ def test_server_leaves_the_hangup_for_a_stopped_switch(serve: Serve, monkeypatch
     gevent.sleep(0.1)
     peer.expect("connect")
     peer.expect("linger")
-    assert peer.expect("sendmsg").endswith("execute-app-arg: SWITCH_CONGESTION")
+    assert peer.expect("sendmsg").endswith("\n\nSWITCH_CONGESTION")
     peer.expect_end()
 
 

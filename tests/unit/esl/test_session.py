@@ -336,7 +336,7 @@ def test_multiset_sends_one_execute(line: Line) -> None:
     session, peer = line
     session.multiset({"a": "1", "b": "x|y", "c": ""})
     assert "execute-app-name: multiset" in (command := peer.expect("sendmsg"))
-    assert command.endswith("execute-app-arg: ^^~a=1~b=x|y~c=")
+    assert command.endswith("\n\n^^~a=1~b=x|y~c=")
 
 
 def test_multiset_without_a_free_separator_is_refused(line: Line) -> None:

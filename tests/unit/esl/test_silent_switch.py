@@ -29,8 +29,9 @@ from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
 from esl_apps.esl.session import OutboundSession
 from esl_apps.testing import PLAN, SETTINGS, Purse, ScriptedPolicy, host
-from tests.support.call_switch import B, CallSwitch, answers, application, bridge_over, ends, new_call, rings
+from tests.support.call_switch import B, CallSwitch, answers, bridge_over, ends, new_call, rings
 from tests.support.card_table import CARD, PIN, CardTable
+from tests.support.commands import application
 from tests.support.peer import complete, dial, event, raw_event
 
 CALLEE, DID = "0820001234", "27115550000"

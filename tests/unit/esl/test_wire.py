@@ -17,6 +17,7 @@ from esl_apps.esl import wire
 from esl_apps.esl.wire import Event, Framer, FramingError
 from tests.support import captures
 from tests.support.captures import recorded
+from tests.support.commands import split
 from tests.support.peer import OTHER_UUID, UUID, api_response, channel_data, event, raw_event, reply
 
 ALL_CAPTURES = captures.names()
@@ -379,10 +380,10 @@ def test_command_on_the_wire() -> None:
     assert wire.command("api status") == b"api status\n\n"
 
 
-def test_execute_on_the_wire() -> None:
-    assert wire.execute("playback", "tone_stream://x", "7", lock=True) == (
-        b"sendmsg\ncall-command: execute\nexecute-app-name: playback\nEvent-UUID: 7\n"
-        b"event-lock: true\nexecute-app-arg: tone_stream://x\n\n"
+def test_hazard_49_argument_of_an_execute_is_the_body() -> None:
+    assert wire.execute("playback", "/é.wav", "7", lock=True) == (
+        "sendmsg\ncall-command: execute\nexecute-app-name: playback\nEvent-UUID: 7\nevent-lock: true\n"
+        "content-type: text/plain\ncontent-length: 7\n\n/é.wav".encode()
     )
 
 
@@ -482,8 +483,9 @@ def test_command_of_any_text_is_one_or_refused(first: str, second: str) -> None:
             raw = make()
         except ValueError:
             continue
-        assert raw.count(b"\n\n") == 1
-        assert raw.endswith(b"\n\n")
+        whole, rest = split(raw)
+        assert len(whole) == 1
+        assert not rest
 
 
 @pytest.mark.parametrize("mark", LINE_BREAKS)

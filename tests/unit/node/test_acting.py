@@ -71,8 +71,11 @@ def test_acting_hold_plays_music_to_the_customer_once(bench: Bench) -> None:
         "call-command: execute",
         "execute-app-name: playback",
         "Event-UUID: 0",
-        "execute-app-arg: ${hold_music}",
         "loops: -1",
+        "content-type: text/plain",
+        "content-length: 13",
+        "",
+        "${hold_music}",
     ]
 
 
@@ -86,7 +89,7 @@ def test_acting_hold_of_an_inbound_call_is_the_callers(bench: Bench) -> None:
 def test_acting_hold_music_is_the_configurations(build: Build) -> None:
     bench = build(dial={"hold_music": "local_stream://jazz"}).connect()
     act(bench, talking(bench), "hold")
-    assert "execute-app-arg: local_stream://jazz" in heard(bench, "sendmsg")[0]
+    assert heard(bench, "sendmsg")[0].endswith("\n\nlocal_stream://jazz")
 
 
 def test_acting_resume_breaks_the_music_once(bench: Bench) -> None:
