@@ -17,6 +17,7 @@ from msgspec.structs import astuple
 
 from esl_apps.core import node_clock
 from esl_apps.core.quality import CallQuality, RingSeconds
+from esl_apps.core.terms import CALLEE
 
 #: A text that goes into commands to a switch. It may come from Redis, which others can write to. (``$`` alone would
 #: allow a line feed behind it, and ``\Z`` is none of OpenAPI's.)
@@ -181,6 +182,8 @@ class CallFields(msgspec.Struct):
     gateways_failed: Annotated[list[str], Shown(cdr="gateways_failed")] = msgspec.field(default_factory=list)
     """Those that were tried before it."""
     quality: Annotated[CallQuality | None, Shown(cdr="quality")] = None
+    second_party: Annotated[str, Shown(cdr="second_party")] = CALLEE
+    """The party on the B-leg: ``callee``, or ``agent``."""
     follows: bool = False
     """Its session has a record already: if this attempt dials nothing, it gets none of its own."""
     holder: str | None = None

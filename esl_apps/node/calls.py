@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 import gevent
 
+from esl_apps.apps import second_party
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import consultation
@@ -109,6 +110,8 @@ class Calls:
 
     def _add(self, attempt: Attempt, switch: Switch) -> Live:
         attempt.switch = switch.name
+        # Neither an installed application's call nor one of an older version need say it.
+        attempt.second_party = second_party(attempt)
         attempt.observer = self
         self.live[attempt.call_ref] = live = Live(attempt, switch, switch.core_uuid, switch.clock)
         self.tenants.add(attempt)

@@ -218,6 +218,8 @@ def test_billing_transfer_has_each_leg_once(rig: Rig, node: Node, redis: RedisSe
     total = closing["a_seconds"] + closing["b_seconds"]
     assert total == pytest.approx(sum(legs["a"] + legs["b"]), abs=3 * WITHIN)
     assert [record["gateway"] for record in records] == ["pstn", "pstn"]
+    assert [record["second_party"] for record in records] == ["callee", by]
+    assert records[1]["extension" if by == "agent" else "number"] == "0820005678"
     assert all(record["account_id"] is None and record["number_e164"] for record in records)
 
 
@@ -268,6 +270,10 @@ def test_billing_completed_consultation_has_each_leg_once(rig: Rig, node: Node, 
     leaves, stays = ("a_seconds", "b_seconds") if by == "agent" else ("b_seconds", "a_seconds")
     ours = [first[leaves], first[stays] + third["a_seconds"], second["b_seconds"] + third["b_seconds"]]
     assert sorted(ours) == pytest.approx(sorted(legs["a"] + legs["b"]), abs=WITHIN)
+    assert (first["second_party"], third["second_party"]) == ("callee", by)
+    assert second["second_party"] == ("callee" if by == "agent" else "agent")
+    # Its first leg's seconds are in the first call's record.
+    assert second["a_seconds"] is None
 
 
 @pytest.mark.parametrize("on", ["same node", "another node"])

@@ -74,6 +74,12 @@ def _heard(bench: Bench) -> list[str]:
     return bench.switch.heard
 
 
+def test_calls_call_of_an_older_version_says_its_second_party(bench: Bench) -> None:
+    attempt = Attempt(app="inbound", call_dir="inbound")
+    calls_of(bench).begin(attempt, bench.services.switches[0])
+    assert attempt.second_party == terms.AGENT
+
+
 def test_calls_ended_call_is_live_no_more(bench: Bench) -> None:
     attempt = begin(bench).attempt
     attempt.end(terms.ABANDONED, 16, terms.AGENT, AT)
