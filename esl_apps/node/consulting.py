@@ -148,7 +148,7 @@ class Consulting:
         :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
         """
         old, switch, transferring = live.attempt, live.switch, self._transferring
-        limit = f"+{transferring.left(old, new.client)} ALLOTTED_TIMEOUT"
+        limit = f"+{transferring.left(old)} ALLOTTED_TIMEOUT"
         held_limit = f"+{int(LONGEST)} ALLOTTED_TIMEOUT" if new.attempt.is_emergency else limit
         silence = "silence_stream://-1"
         set_variables(switch, held, {}, {"esl_apps_limit": held_limit, "esl_apps_silence": silence})
@@ -246,7 +246,8 @@ class Consulting:
                 self._parted(live, parted)
             else:
                 background.once("consultation_parted", self._tell_parted, attempt.consultation, parted)
-        if asked is not None:
+        if asked is not None and asked.held:
+            # Otherwise the party on hold has left.
             background.once("consultation_over", self._over, attempt)
 
     def _answered(self, attempt: Attempt, asked: KeptTransfer) -> None:
@@ -307,10 +308,7 @@ class Consulting:
         )
         live = services.calls.live.get(old_ref)
         try:
-            if not asked.held:
-                # The party on hold has left.
-                pass
-            elif live is not None:
+            if live is not None:
                 self._consulted(live, action)
             elif (call := services.store.call(old_ref)) is not None and call["state"] != terms.ENDED:
                 services.acting.act(call, action)
@@ -342,7 +340,7 @@ class Consulting:
         old = live.attempt
         live.alone_since = None
         consults, old.consultation, old.consults = old.consults or terms.AGENT, None, None
-        old.asks_emergency = False
+        asked_emergency, old.asks_emergency = old.asks_emergency, False
         if action.step != JOINED:
             # Otherwise its charges end, or are spared in the next call if that is one to the emergency number.
             old.spare()
@@ -352,6 +350,8 @@ class Consulting:
         at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))
         goes_on = action.leg if action.step == JOINED else leg_of(old, consults)
         self._order(live.switch, f"uuid_audio {goes_on} stop")  # No call would know of the consultation's mute.
+        if asked_emergency and action.step != JOINED:
+            self._transferring.time_again(live, leg_of(old, other_party(consults)))
         if action.step == BACK or (action.step == GONE and not self._is_up(live, other_party(consults))):
             # If both parties have hung up, the ends of their legs show how the call ended.
             talk.hold(old, at, on=False)

@@ -215,7 +215,8 @@ class Transferring:
                     for charge in charges:
                         charge.undo()
                     new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
-                    self._time_again(live, new, leg)
+                    if new.attempt.is_emergency:
+                        self.time_again(live, *filter(None, (leg, new.kept.held)))
                 moved.set(done)
             return done
 
@@ -231,12 +232,6 @@ class Transferring:
         with suppress(SwitchUnavailable, ReplyError):
             set_variables(live.switch, leg, self.identity(old))
             live.switch.api(f"uuid_setvar {old.bleg_uuid} esl_bleg {old.session_ref}")
-
-    def _time_again(self, live: Live, new: TransferCall, leg: str) -> None:
-        """Undo :meth:`untime` for a leg that wasn't moved: no flow times a call that is followed."""
-        if new.attempt.is_emergency:
-            with suppress(SwitchUnavailable, ReplyError):
-                live.switch.api(f"sched_hangup +{self.left(live.attempt, new.client)} {leg} ALLOTTED_TIMEOUT")
 
     def part(self, switch: Switch, leg: str, held: str, steps: str) -> None:
         """Send a leg out of its bridge to a node, and the other one on. ``steps``: of that one, as an inline dialplan.
@@ -298,14 +293,16 @@ class Transferring:
         asking.pay(charge)
         charge.talk()
 
-    def left(self, old: Attempt, client: IntegratorRules) -> int:
+    def left(self, old: Attempt) -> int:
         """Return for how many seconds a call may still go on."""
         if old.is_emergency:
             return int(LONGEST)
+        client = self._services.policy.clients.get(old.integrator or "")
         asked = transfer.seconds_left(old)
         lengths = [left for left in (asked, *(charge.left for charge in old.charges)) if left is not None]
         began = node_clock.now() if old.bridged_at is None else old.bridged_at
-        return max(1, round(min([client.longest - (node_clock.now() - began), *lengths])))
+        longest = LONGEST if client is None else client.longest
+        return max(1, round(min([longest - (node_clock.now() - began), *lengths])))
 
     def untime(self, switch: Switch, new: Attempt, *legs: str) -> None:
         """Cancel the hang-ups of legs that go on to an emergency number: each was scheduled for an earlier call.
@@ -314,6 +311,12 @@ class Transferring:
         """
         for leg in legs if new.is_emergency else ():
             switch.api(f"sched_del {leg}")
+
+    def time_again(self, live: Live, *legs: str) -> None:
+        """Undo :meth:`untime` for legs that are their first call's again: no flow times a call that is followed."""
+        for leg in legs:
+            with suppress(SwitchUnavailable, ReplyError):
+                live.switch.api(f"sched_hangup +{self.left(live.attempt)} {leg} ALLOTTED_TIMEOUT")
 
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""

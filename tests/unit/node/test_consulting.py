@@ -524,6 +524,19 @@ def test_consulting_an_emergency_number_undoes_the_legs_timers(with_emergency: B
     assert "!sched_hangup:+1 ALLOTTED_TIMEOUT!" in again.replace("\\s", " ")
 
 
+@pytest.mark.parametrize(("to", "step", "timed"), [("112", BACK, [B]), ("112", JOINED, []), ("1001", BACK, [])])
+def test_consulting_an_emergency_number_times_the_held_leg(
+    with_emergency: Bench, to: str, step: str, timed: list[str]
+) -> None:
+    """Its own timer was cancelled, and the way back times only the leg that asked."""
+    live = talking(with_emergency)
+    asking = consult(with_emergency, live, to)
+    answered(asking)
+    told(with_emergency, live, asking, step)
+    heard = commands(with_emergency, "sched_hangup")
+    assert heard == [f"sched_hangup +1 {leg} ALLOTTED_TIMEOUT" for leg in timed]
+
+
 def test_consulting_an_emergency_number_in_vain_spares_nothing(with_emergency: Bench) -> None:
     bench = with_emergency
     live = talking(bench)
@@ -534,8 +547,8 @@ def test_consulting_an_emergency_number_in_vain_spares_nothing(with_emergency: B
     assert refusal(bench, live, "transfer", to="112", by="agent", mode="consult") == (409, "bridged")
     assert (live.attempt.asks_emergency, charge.spared) == (False, False)
     # The call may not go on for ever without its timers: no flow has it if it is followed.
-    *cancelled, timed = commands(bench, "sched")
-    assert (cancelled, timed) == ([f"sched_del {UUID}", f"sched_del {B}"], f"sched_hangup +1 {UUID} ALLOTTED_TIMEOUT")
+    timed = [f"sched_hangup +1 {leg} ALLOTTED_TIMEOUT" for leg in (UUID, B)]
+    assert commands(bench, "sched") == [f"sched_del {UUID}", f"sched_del {B}", *timed]
 
 
 def test_consulting_party_joined_with_112_is_spared(with_emergency: Bench) -> None:
