@@ -35,6 +35,9 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
             attempt.stopped_ringing(bleg.ended_at)
         if bleg.ringing_at is not None and not _answered_before(attempt, bleg):
             attempt.rang(second, bleg.ringing_at)
+        if attempt.gateway is None and bleg.answered_at is not None and bleg.quality is not None:
+            # No flow of this call dialled the leg, or heard which of several agents answered.
+            attempt.gateway = bleg.quality.gateway
         _note_quality(attempt, second, bleg)
 
 

@@ -390,8 +390,7 @@ class Consulting:
 
     def _next(self, live: Live, leaves: str, action: Action, at: float) -> Live | None:
         """Begin the call of the two that are left, whom the switch joined at this time. None: it can't be."""
-        old, services = live.attempt, self._services
-        policy = services.policy
+        old, services, policy = live.attempt, self._services, self._services.policy
         client, to = policy.clients.get(old.integrator or ""), policy.settings.plan.find(action.to)
         if client is None or to is None:
             return None
@@ -412,6 +411,7 @@ class Consulting:
                 set_variables(live.switch, held, identity)
                 live.switch.api(f"uuid_setvar {held} esl_bleg")
                 set_variables(live.switch, action.leg, identity)
+            attempt.gateway = variable(live.switch, action.leg, "sip_gateway_name") or None
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
         # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.

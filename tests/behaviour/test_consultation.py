@@ -79,7 +79,8 @@ def test_consultation_is_completed(rig: Rig, node: Node, redis: RedisServer, num
     assert phone.calls[0].hears(CALLEE_HZ)
     eventually(lambda: node.get(ref)["state"] == "ended")
     new = node.get(ref)["record"]["transferred_to"]
-    assert node.get(new)["state"] == "bridged"
+    status, gateway = node.get(new), "pstn" if number == EXPERT else None
+    assert (status["state"], status["gateway"]) == ("bridged", gateway)
     refused(act(node, ref, "hold"), "ended")
     phone.calls[0].hangup()
     eventually(lambda: callee.leg.ended_at)
@@ -90,7 +91,7 @@ def test_consultation_is_completed(rig: Rig, node: Node, redis: RedisServer, num
         assert record["session_ref"] == ref
     assert second["transferred_from"] == third["transferred_from"] == ref
     assert (second["extension"], second["number"]) == ("1000", number)
-    assert (third["extension"], third["number"]) == (number, CALLEE)
+    assert (third["extension"], third["number"], third["gateway"]) == (number, CALLEE, gateway)
     assert (third["end_reason"], third["hung_up_by"], third["session_ref"]) == ("answered", "agent", ref)
     assert first["hold_time"] >= 1
     assert all(record["recording"]["seconds"] > 0 for record in (first, second, third))

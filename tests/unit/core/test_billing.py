@@ -95,6 +95,21 @@ def test_unanswered_b_costs_nothing_unless_it_was_lost(reason: str, seconds: flo
     assert one.record.b_seconds == seconds
 
 
+@pytest.mark.parametrize(
+    ("noted", "answered_at", "gateway"), [(None, 1005.0, "pstn"), (None, None, None), ("host", 1005.0, "host")]
+)
+def test_gateway_is_the_answered_b_legs_if_none_is_noted(
+    noted: str | None, answered_at: float | None, gateway: str | None
+) -> None:
+    one = attempt(gateway=noted)
+    note_legs(
+        one,
+        leg(quality=LegQuality(leg="A", gateway="a")),
+        leg(answered_at, quality=LegQuality(leg="B", gateway="pstn")),
+    )
+    assert recorded(one)["gateway"] == gateway
+
+
 def test_quality_is_that_of_the_party_on_the_leg() -> None:
     one = attempt()
     note_legs(one, leg(quality=LegQuality(leg="A")), leg(quality=LegQuality(leg="B")), "agent")

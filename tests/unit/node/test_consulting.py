@@ -438,6 +438,16 @@ def test_consulting_counts_the_seconds_of_the_other_two_once(build: Build, by: s
     assert stays.whole
 
 
+@pytest.mark.parametrize(("said", "gateway"), [("pstn", "pstn"), ("_undef_", None)])
+def test_consulting_names_the_new_partys_gateway(bench: Bench, said: str, gateway: str | None) -> None:
+    live = talking(bench)
+    asking = consult(bench, live, "0820005678")
+    answered(asking)
+    bench.switch.answers[f"api uuid_getvar {T} sip_gateway_name"] = api_response(said)
+    told(bench, live, asking, JOINED)
+    assert bench.services.calls.live[live.attempt.transferred_to or ""].attempt.gateway == gateway
+
+
 @pytest.mark.parametrize(("shared", "numbers"), [(3.0, ["0820005678"]), (None, [])])
 def test_consulting_charges_a_new_party_that_was_placed(build: Build, shared: float | None, numbers: list[str]) -> None:
     """A caller whom a phone joins with a customer has dialled in."""
