@@ -15,7 +15,7 @@ from esl_apps.apps.legs import (
     PHONE,
     Bleg,
     aleg_variables,
-    bleg_variables,
+    dial,
     leave_if_transferred,
     notice_variables,
     recording_name,
@@ -110,7 +110,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         # The caller left just after the answer, or the socket was lost before it.
         agent_answered(attempt, end.bleg.answered_at, end.bleg, host.announce)
     if end.legs or not end.lost:
-        rung_agents.fared(attempt, end.legs)
+        rung_agents.fared(attempt, end.legs, outside=rung_agents.outside(agents))
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, terms.AGENT)
 
 
@@ -176,14 +176,13 @@ def _ring(
         # While several agents ring, the caller must not hear one agent's early media.
         variables={"ignore_early_media": "true", **PHONE, **notice},
     )
-    leg = bleg_variables(policy.settings, attempt, bleg)
+    outside = rung_agents.outside(agents)
 
-    def ring(group: Sequence[Number]) -> Bridged:
-        endpoints = [
-            (endpoint, agent.dialled)
-            for agent in group
-            for endpoint in policy.settings.endpoints.of(agent, as_asked=True)[:1]
-        ]
+    def ring(group: Sequence[Number]) -> Iterator[Bridged]:
+        """Return the outcomes that count: not that of a turn in which all gateways failed and others are left."""
+        wanted: dict[str | None, Sequence[str]] = {
+            agent.dialled: policy.settings.endpoints.of(agent, as_asked=False) for agent in group
+        }
         rung_agents.ask(attempt, group)
         names = [agent.dialled for agent in group]
 
@@ -194,16 +193,18 @@ def _ring(
             elif what == "answered":
                 agent_answered(attempt, at, leg, host.announce)
 
-        return call.bridge(leg, endpoints, queue.ring_timeout, longest, progress)
+        ringing = len(wanted)
+        for outcome, again in dial(call, attempt, policy.settings, bleg, wanted, progress):
+            if not outcome.answered:
+                rung_agents.fared(attempt, outcome.legs, outcome, outside=outside, again=again)
+            if len(again) < ringing:
+                yield outcome
+            ringing = len(again)
 
     outcomes: list[Bridged] = []
     for group in rung_agents.rounds(queue, agents):
-        outcome = ring(group)
-        outcomes.append(outcome)
-        if outcome.answered:
-            break
-        rung_agents.fared(attempt, outcome.legs, outcome)
-        if outcome.by_switch:
+        outcomes.extend(ring(group))
+        if outcomes[-1].answered or outcomes[-1].by_switch:
             break
     return rung_agents.most_telling(outcomes)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 
 from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, display_name, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import SWITCH_MARGIN, Bridged, Call, CallEnded, Leg
+from esl_apps.core.call import SWITCH_MARGIN, Bridged, Call, CallEnded, Leg, Progress
 from esl_apps.core.numbers import Number
 from esl_apps.core.versions import CHANNEL_VARIABLES
 
@@ -225,51 +225,111 @@ def join(
     parts: bool = False,
     second: str = terms.CALLEE,
 ) -> Bridged:
-    """Dial B, trying the next endpoint while gateways fail. One time-out covers all of them. ``parts``: as
-    ``Call.bridge``. ``second``: the party on B."""
-    leg = bleg_variables(settings, attempt, bleg)
-    deadline: float | None = None
-    heard = False
+    """Dial B, trying the next endpoint while gateways fail. ``parts``: as ``Call.bridge``. ``second``: the party on
+    B."""
 
     def progress(what: str, at: float, answering: Leg | None) -> None:
-        nonlocal heard
         if what == "dialled":
             attempt.dialled(at)
-            return
-        heard = True
-        if what == "answered":
+        elif what == "answered":
             attempt.bleg_uuid = answering.uuid if answering is not None else None
             attempt.enter(terms.BRIDGED, at)
-            # It isn't needed any more, and the two may talk for an hour.
-            leg.clear()
         elif what in ("ringing", "early_media"):
             attempt.enter(terms.CALLEE_RINGING, at, "" if what == "ringing" else "early media", second=second)
 
-    bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER")
-    for endpoint, gateway, patience in dialstring.in_turn(endpoints):
-        now = time.monotonic()
-        deadline = deadline if deadline is not None else now + bleg.timeout
-        if now >= deadline:
-            # No time is left for this one. The one before says why the call failed.
-            return bridged
-        attempt.note("dial", endpoint.partition("/")[0] + "/…")
-        attempt.gateway = None if gateway is None else gateway.label
+    outcome = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER")
+    for bridged, _again in dial(call, attempt, settings, bleg, {None: endpoints}, progress, parts=parts):
+        leave_if_transferred(call, attempt)
+        outcome = bridged
+    return outcome
+
+
+#: One of :func:`dialstring.in_turn`.
+_Turn = tuple[str, dialstring.Gateway | None, Mapping[str, str]]
+
+
+def dial(
+    call: Call,
+    attempt: Attempt,
+    settings: Settings,
+    bleg: Bleg,
+    wanted: Mapping[str | None, Sequence[str]],
+    progress: Progress,
+    *,
+    parts: bool = False,
+) -> Iterator[tuple[Bridged, Sequence[str | None]]]:
+    """Ring users at once, then those whose gateways have failed through their next one, and so on. Return the outcome
+    of each turn with the users who are rung in the next. One time-out covers all turns.
+
+    ``wanted``: each user's endpoints; a single one may be None, as for ``Call.bridge``.
+    """
+    leg = bleg_variables(settings, attempt, bleg)
+    left: dict[str | None, list[_Turn]] = {user: [*dialstring.in_turn(wanted[user])] for user in wanted}
+    turn: dict[str | None, _Turn] = {}
+    heard = False
+
+    def listen(what: str, at: float, answering: Leg | None) -> None:
+        nonlocal heard
+        heard = heard or what != "dialled"
+        if what == "answered":
+            if answering is not None and answering.user in turn:
+                attempt.gateway = _label(turn[answering.user])
+            # It isn't needed any more, and the two may talk for an hour.
+            leg.clear()
+        progress(what, at, answering)
+
+    again = [user for user in left if left[user]]
+    deadline: float | None = None
+    while again:
+        began = time.monotonic()
+        deadline = deadline if deadline is not None else began + bleg.timeout
+        turn = {user: left[user].pop(0) for user in again}
+        endpoints = [(endpoint, user) for user, (endpoint, _gateway, _patience) in turn.items()]
+        attempt.note(
+            "dial", ", ".join(dict.fromkeys(endpoint.partition("/")[0] + "/…" for endpoint, _user in endpoints))
+        )
+        # Of several, it is that of the first to answer.
+        alone = next(iter(turn.values())) if len(turn) == 1 else None
+        attempt.gateway = None if alone is None else _label(alone)
         attempt.save()
         leg.pop("leg_progress_timeout", None)
-        leg.update(patience)
+        leg.update({} if alone is None else alone[2])
         heard = False
-        bridged = call.bridge(
-            leg, [(endpoint, None)], deadline - now, bleg.longest, progress, parts=parts, until=bleg.until
-        )
-        leave_if_transferred(call, attempt)
-        unheard = bridged.timed_out and not heard
-        if unheard and gateway is not None and gateway.is_silent(time.monotonic() - now):
+        bridged = call.bridge(leg, endpoints, deadline - began, bleg.longest, listen, parts=parts, until=bleg.until)
+        if alone is not None and bridged.timed_out and not heard and _is_silent(alone, time.monotonic() - began):
             bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER", bridged.bleg)
         if bridged.by_switch:
             attempt.note("switch_full", "it had no session to spare")
-        if gateway is None or not bridged.gateway_failed:
-            return bridged
-        attempt.note("gateway_failed", f"{gateway.label}: cause {bridged.code}")
-        attempt.gateway = None
-        attempt.gateways_failed.append(gateway.label)
-    return bridged
+        failed = _failed(turn, bridged)
+        for label, code in {_label(turn[user]) or "": code for user, code in failed.items()}.items():
+            attempt.note("gateway_failed", f"{label}: cause {code}")
+            attempt.gateways_failed.append(label)
+        if len(failed) == len(turn):
+            attempt.gateway = None
+            if not bridged.gateway_failed:
+                # Without a leg, it says that no user is registered.
+                bridged.code, bridged.cause = causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER"
+        # If no time is left for another gateway, the one before says why the call failed.
+        again = [user for user in failed if left[user]] if time.monotonic() < deadline else []
+        yield bridged, again
+
+
+def _label(turn: _Turn) -> str | None:
+    return None if turn[1] is None else turn[1].label
+
+
+def _is_silent(turn: _Turn, waited: float) -> bool:
+    return turn[1] is not None and turn[1].is_silent(waited)
+
+
+def _failed(turn: Mapping[str | None, _Turn], bridged: Bridged) -> dict[str | None, int]:
+    """Return the users whose gateway failed, each with its cause."""
+    behind = [user for user in turn if turn[user][1] is not None]
+    if len(turn) == 1:
+        return {user: bridged.code for user in behind if bridged.gateway_failed}
+    if bridged.answered or bridged.timed_out or bridged.by_switch:
+        return {}
+    # The switch makes no leg through a gateway that is down.
+    codes = dict.fromkeys(behind, causes.NETWORK_OUT_OF_ORDER)
+    codes.update({leg.user: leg.q850 or causes.NORMAL_UNSPECIFIED for leg in bridged.legs if leg.user in codes})
+    return {user: code for user, code in codes.items() if code in causes.GATEWAY_FAILED}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from esl_apps.apps.settings import Queue
 from esl_apps.core import causes
@@ -48,14 +48,27 @@ def one_answered(attempt: Attempt, agent: str) -> None:
             entry["end_code"] = causes.NORMAL_CLEARING
 
 
-def fared(attempt: Attempt, legs: Sequence[Leg], outcome: Bridged | None = None) -> None:
+def outside(agents: Sequence[Number]) -> frozenset[str]:
+    """Return the agents with outside numbers."""
+    return frozenset(agent.dialled for agent in agents if not agent.is_extension)
+
+
+def fared(
+    attempt: Attempt,
+    legs: Sequence[Leg],
+    outcome: Bridged | None = None,
+    *,
+    outside: Collection[str] = (),
+    again: Collection[str | None] = (),
+) -> None:
     """Note how the agents fared that are rung now, by all their legs.
 
     ``outcome``: of ringing them; None if the caller left, or talked with one of them to the end of the call.
+    ``outside``: those with outside numbers. ``again``: those who are rung once more, through another gateway.
     """
     heard = bool(legs) or outcome is not None
     for entry in attempt.agents or ():
-        if entry["end_reason"] not in (None, ANSWERED, ELSEWHERE):
+        if entry["end_reason"] not in (None, ANSWERED, ELSEWHERE) or entry["agent"] in again:
             continue
         own = [leg for leg in legs if leg.user == entry["agent"]]
         for leg in own:
@@ -65,8 +78,9 @@ def fared(attempt: Attempt, legs: Sequence[Leg], outcome: Bridged | None = None)
         if outcome is not None and outcome.by_switch:
             entry["end_reason"], entry["end_code"] = "failed", outcome.code
         elif heard and not own:
-            # The switch makes no leg for a user without a registration.
-            entry["end_reason"], entry["end_code"] = "failed", causes.NOT_REGISTERED
+            # The switch makes no leg for a user without a registration, nor through a gateway that is down.
+            code = causes.NETWORK_OUT_OF_ORDER if entry["agent"] in outside else causes.NOT_REGISTERED
+            entry["end_reason"], entry["end_code"] = "failed", code
         else:
             timed_out = outcome is not None and outcome.timed_out
             entry["end_reason"], entry["end_code"] = _end(attempt, own, timed_out=timed_out)

@@ -198,7 +198,7 @@ def test_inbound_two_agents_answer_at_once_is_one_call(rig: Rig, node: Node, red
 
 def test_inbound_rings_no_agent_outside_past_a_limit(rig: Rig, node: Node, redis: RedisServer) -> None:
     """A stranger's call would dial out at the integrator's expense."""
-    agent = rig.outside("0831112222", Script(answer_after=0.1))
+    agent = rig.outside("27831112222", Script(answer_after=0.1))
     rig.route(OUTSIDE_DID, "inbound", node.config["node"]["listen"])
     answered = rig.outside(CALLER).dial(OUTSIDE_DID)
     eventually(lambda: answered.leg.answered_at is not None)

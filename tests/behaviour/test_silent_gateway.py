@@ -10,6 +10,7 @@ from tests.rig.base import Rig, Script, eventually
 from tests.support.callers import CALLEE, CALLER, DISA, DISA_PIN, E164, disa_config
 from tests.support.node import Node, RedisServer, asks
 
+DID = "27115550000"
 #: Seconds of ``gateway_timeout``. The switch counts whole seconds of its clock, so it may take one more.
 SILENCE = 1
 
@@ -20,6 +21,7 @@ def CONFIG(config: dict[str, Any]) -> None:
     config["dial"].update(external=external, gateway_timeout=SILENCE)
     config["integrators"][0].update(agent_timeout=6, callee_timeout=8, payload="v4")
     config["records"] = {"payload": "v4"}
+    config["inbound"] = {DID: {"integrator": "acme", "agents": ["0831112222"], "ring_timeout": 6}}
 
 
 def decisions(node: Node, ref: str) -> list[str]:
@@ -61,6 +63,15 @@ def test_silent_gateway_of_a_disa_is_passed_over(rig: Rig, node: Node, redis: Re
     assert (record["end_reason"], record["gateway"], record["gateways_failed"]) == ("answered", "pstn", ["silent"])
     assert len(callee.calls) == 1
     leg.hangup()
+
+
+def test_silent_gateway_of_an_inbound_agent_is_passed_over(rig: Rig, node: Node, redis: RedisServer) -> None:
+    rig.route(DID, "inbound", node.config["node"]["listen"])
+    agent = rig.outside("27831112222", Script(answer_after=0.1, hangup_after=0.5))
+    rig.outside(CALLER).dial(DID)
+    record = redis.pop()
+    assert (record["end_reason"], record["gateway"], record["gateways_failed"]) == ("answered", "pstn", ["silent"])
+    assert SILENCE - 0.2 < agent.calls[0].leg.started_at - record["dialed_at"] < SILENCE + 1.5
 
 
 @pytest.mark.parametrize("early_media", [False, True], ids=["180", "183"])

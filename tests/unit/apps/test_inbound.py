@@ -318,14 +318,14 @@ def test_agent_outside_who_answers_is_paid_for() -> None:
 def test_agent_outside_counts_as_a_call_once_they_answer(*, answers: bool) -> None:
     """Any stranger can have them rung."""
     usage, other = Purse(), PLAN.read("0832223333")
-    call = joined(user="0832223333") if answers else ScriptedCall([fails("NO_ANSWER")], ended(a_by="send_refuse"))
+    call = joined(user="0832223333") if answers else ScriptedCall([NO_ANSWER], ended(a_by="send_refuse"))
     rung(usage, call, OUTSIDE, other)
     assert [charge.provisional for charge in usage.charges] == [not answers] * 2
 
 
 def test_cost_of_agents_outside_is_saved_before_they_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the node dies, the one that takes the call over returns it."""
-    call, saved = ScriptedCall([fails("NO_ANSWER")], ended(a_by="send_refuse")), []
+    call, saved = ScriptedCall([NO_ANSWER], ended(a_by="send_refuse")), []
     monkeypatch.setattr(Attempt, "save", lambda self: saved.append((len(self.paid_for), bool(call.did("bridge")))))
     rung(Purse(), call, OUTSIDE, PLAN.read("0832223333"))
     assert saved[:1] == [(2, False)]
