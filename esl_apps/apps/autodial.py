@@ -152,20 +152,26 @@ def leg_denial(number: Number, settings: Settings, rules: Rules, account: Accoun
 
 def new_call(order: AutodialOrder, account: Account, ref: str = "") -> AutodialCall:
     """Make a call. ``ref``: its reference, if it has one already."""
-    b = order.b.dialled if order.b else None
     attempt = Attempt(
         app=REF,
         integrator=account.integrator,
         account_id=account.id,
         extension=order.a.dialled,
-        number=b or f"conference:{order.conference}",
+        number=parties.shown(order.b) if order.b else f"conference:{order.conference}",
         **parties.first(order.a),
         **parties.second(order.b),
         dial_number=None,
         call_dir=numbers.direction(order.a, order.b),
         language=account.language,
         order=msgspec.to_builtins(
-            _KeptOrder(order.a.dialled, b, order.conference, order.retain_cid, order.media_id, order.a_leg_name)
+            _KeptOrder(
+                order.a.dialled,
+                order.b.dialled if order.b else None,
+                order.conference,
+                order.retain_cid,
+                order.media_id,
+                order.a_leg_name,
+            )
         ),
         call_ref=ref or new_ref(),
     )
@@ -201,12 +207,15 @@ def unplaced(timed: TimedCall, policy: AppPolicy) -> Attempt:
     account_id, order = _read(timed.data)
     account = policy.cards.account(account_id)
     kept_order = order or _KeptOrder("", None, None, False, None)
+    b = policy.settings.plan.find(kept_order.b)
     return Attempt(
         app=REF,
         integrator=account.integrator if account is not None else None,
         account_id=account_id,
         extension=presented(kept_order.a),
-        number=presented(kept_order.b) or (f"conference:{kept_order.conference}" if order else None),
+        number=parties.shown(b)
+        if b
+        else presented(kept_order.b) or (f"conference:{kept_order.conference}" if order else None),
         dial_number=None,
         call_dir="external",
         call_ref=timed.number,

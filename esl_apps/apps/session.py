@@ -418,7 +418,7 @@ class Session:
             self._go_on()
         self.note_owner()
         self.attempt.follows = False
-        self.attempt.number = number.dialled if number.is_extension or number.is_emergency else number.plus
+        self.attempt.number = parties.shown(number)
         self.attempt.set(parties.second(number))
         self.attempt.call_dir = numbers.direction(self.settings.plan.find(self.caller), number)
 

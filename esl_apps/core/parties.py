@@ -29,6 +29,11 @@ def caller(number: Number | None) -> Number | None:
     return None if number is not None and number.is_emergency else number
 
 
+def shown(number: Number) -> str:
+    """Return a number that a caller keyed or a client ordered, as ``number`` of a record shows it."""
+    return number.dialled if number.is_extension or number.is_emergency else number.plus
+
+
 def _facts(number: Number | None) -> tuple[str | None, str | None, str | None]:
     if number is None:
         return None, None, None

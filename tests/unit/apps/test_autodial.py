@@ -12,6 +12,7 @@ from esl_apps.apps.autodial import AutodialCall, AutodialOrder
 from esl_apps.apps.settings import Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.cards import Account
+from esl_apps.core.timed_call import TimedCall
 from esl_apps.testing import PLAN, Purse, ScriptedCall, ScriptedPolicy, ended, host, talks
 from tests.support.card_table import ACCOUNT, CardTable
 
@@ -98,6 +99,21 @@ def test_is_shown_the_accounts_number_and_name(account: Account, rules: Rules, s
     assert aleg.variables["origination_caller_id_name"] == name
     assert aleg.endpoints == ("sofia/gateway/pstn/27825556666", "sofia/gateway/spare/27825556666")
     assert aleg.application == "socket(x)"
+
+
+@pytest.mark.parametrize(
+    ("order", "number"),
+    [
+        (ORDER, "+27820001234"),
+        (replace(ORDER, b=PLAN.read("1001")), "1001"),
+        (replace(ORDER, b=PLAN.read("00112")), "00112"),
+        (ROOM, "conference:weekly"),
+    ],
+)
+def test_number_is_the_same_whether_or_not_a_answers(order: AutodialOrder, number: str) -> None:
+    made = autodial.new_call(order, ACCOUNT)
+    kept = TimedCall("id", "ref", tuple(autodial.kept(made)), 1, "claim")
+    assert (made.attempt.number, autodial.unplaced(kept, POLICY).number) == (number, number)
 
 
 # In another process -----------------------------------------------------------------------------------
