@@ -14,7 +14,7 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys
 from esl_apps.store.errors import Fault, raise_first
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Script, run_all
+from esl_apps.store.script import Script, by_redis, run_all
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,9 @@ class Leases:
         *,
         alone: Callable[[], bool] = lambda: False,
         seconds: float = LEASE,
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], Any] = by_redis,
     ) -> None:
-        """``alone``: whether this is the only node, which may then rely on its own count while Redis is down.
-        ``clock``: Unix seconds, for tests; None: Redis's own."""
+        """``alone``: whether this is the only node, which may then rely on its own count while Redis is down."""
         self.seconds = seconds
         self._client = client
         self._alone = alone
@@ -48,7 +47,7 @@ class Leases:
         """Take a lease for a call; False if ``holder`` has ``limit`` already. :raises StoreUnavailable: Redis is down
         and other nodes may hold some, too."""
         try:
-            counted = bool(self._enter([keys.concurrent(holder)], [self._now(), call_ref, self.seconds, limit]))
+            counted = bool(self._enter([keys.concurrent(holder)], [self._clock(), call_ref, self.seconds, limit]))
         except Fault:
             raise
         except StoreUnavailable:
@@ -82,7 +81,7 @@ class Leases:
         failed: list[StoreUnavailable] = []
         for i in range(0, len(held), _BATCH):
             batch = held[i : i + _BATCH]
-            now = self._now()
+            now = self._clock()
             renewing = [self._renew.on((keys.concurrent(holder),), (now, ref, self.seconds)) for holder, ref in batch]
             answers = run_all(self._client, renewing, strict=False)
             failed += [answer for answer in answers if isinstance(answer, StoreUnavailable)]
@@ -92,6 +91,3 @@ class Leases:
                     self.leave(holder, ref)
         # One holder's key must not keep the others' leases from being renewed.
         raise_first(failed)
-
-    def _now(self) -> Any:
-        return "" if self._clock is None else self._clock()

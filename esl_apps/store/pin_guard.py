@@ -38,7 +38,7 @@ from esl_apps.core.pins import (
 from esl_apps.core.reference import new_ref
 from esl_apps.store import keys
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Script
+from esl_apps.store.script import Script, by_redis
 
 #: Seconds that a lock lasts at most, whatever the configuration says: any of them may hit honest callers.
 LONGEST = 3600.0
@@ -67,11 +67,8 @@ _Counter = tuple[str, bool, int, float]
 class GuardStore:
     """:class:`esl_apps.core.pins.Guard`."""
 
-    def __init__(
-        self, client: Client, limits: PinGuard, tell: Tell, *, clock: Callable[[], float] | None = None
-    ) -> None:
-        """``tell``: ``Alerts.tell``, called once per lock over all nodes. ``clock``: Unix seconds, for tests; None:
-        Redis's own."""
+    def __init__(self, client: Client, limits: PinGuard, tell: Tell, *, clock: Callable[[], Any] = by_redis) -> None:
+        """``tell``: ``Alerts.tell``, called once per lock over all nodes."""
         self._limits = limits
         self._tell = tell
         self._clock = clock
@@ -148,7 +145,7 @@ class GuardStore:
         for name, counts, threshold, longest in counters:
             names += _keys(name)
             arguments += [name if counts else "", threshold, longest]
-        head = [self._now(), new_ref() if guessed else "", self._limits.window, first]
+        head = [self._clock(), new_ref() if guessed else "", self._limits.window, first]
         head += [remembered, "1" if right else "", caller, _CALLERS]
         answer = [part.decode() for part in self._judge(names, [*head, *arguments])]
         if len(answer) == 2:
@@ -157,15 +154,11 @@ class GuardStore:
             self._tell("pin_lock", lock=answer[i], seconds=int(answer[i + 1]), wrong_pins=int(answer[i + 2]))
         return 0
 
-    def _now(self) -> Any:
-        return "" if self._clock is None else self._clock()
-
 
 class Locks:
     """The locks, for operators. Both methods raise ``StoreUnavailable`` if Redis is down."""
 
-    def __init__(self, client: Client, *, clock: Callable[[], float] | None = None) -> None:
-        """``clock``: as :class:`GuardStore`'s."""
+    def __init__(self, client: Client, *, clock: Callable[[], Any] = by_redis) -> None:
         self._clock = clock
         self._list = Script(client, "pin_locks")
         self._lift = Script(client, "pin_unlock")
@@ -173,15 +166,12 @@ class Locks:
     def list(self) -> list[Lock]:
         """The locks that hold now, the next to open first."""
         # Something else may have written there, which must hide no lock.
-        found = [part.decode("utf-8", "replace") for part in self._list([keys.PIN_LOCKS], [self._now()])]
+        found = [part.decode("utf-8", "replace") for part in self._list([keys.PIN_LOCKS], [self._clock()])]
         return [Lock(name, int(seconds)) for name, seconds in zip(found[::2], found[1::2], strict=True)]
 
     def lift(self, name: str) -> bool:
         """Open a lock and delete the tries that led to it. False: there was none of this name."""
-        return bool(self._lift([keys.PIN_LOCKS, *_keys(name)], [self._now(), name]))
-
-    def _now(self) -> Any:
-        return "" if self._clock is None else self._clock()
+        return bool(self._lift([keys.PIN_LOCKS, *_keys(name)], [self._clock(), name]))
 
 
 def _name(kind: str, what: str) -> str:

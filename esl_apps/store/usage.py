@@ -38,7 +38,7 @@ from esl_apps.store.connection import Command
 from esl_apps.store.errors import Fault, Refused, Unreadable, Unsent, raise_first
 from esl_apps.store.leases import LEASE, Leases
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Run, Script, run_all
+from esl_apps.store.script import Run, Script, by_redis, run_all
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +73,12 @@ class UsageStore:
         on_cut: Callable[[Charge], None] = lambda _charge: None,
         alone: Callable[[], bool] = lambda: False,
         lease: float = LEASE,
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], Any] = by_redis,
         boot: str = "",
     ) -> None:
         """``alone``: whether this is the only node, which may then rely on its own count while Redis is down.
-        ``on_cut``: ends a call on its switch; called again at each beat until the call has ended. ``clock``: Unix
-        seconds, for tests; None: Redis's own. ``boot``: this process's."""
+        ``on_cut``: ends a call on its switch; called again at each beat until the call has ended. ``boot``: this
+        process's."""
         self._client = client
         self._node = node
         self._payments = keys.payments(boot or node)
@@ -87,7 +87,7 @@ class UsageStore:
         self._on_cut = on_cut
         self.leases = Leases(client, alone=alone, seconds=lease, clock=clock)
         self._clock = clock
-        self._seconds = clock or time.monotonic
+        self._seconds = time.monotonic if clock is by_redis else clock
         self._charges: set[Charge] = set()
         """Charges of calls that have not ended."""
         self._ended: list[Charge] = []
@@ -221,7 +221,7 @@ class UsageStore:
         return self._begin.on(
             (keys.usage_calls(bound.key), keys.usage_sums(bound.key)),
             (
-                self._now(),
+                self._clock(),
                 bound.member,
                 *bound.limits.texts,
                 _AHEAD if ticket.ahead and ticket.timed else "0",
@@ -380,7 +380,7 @@ class UsageStore:
         _calls_an_hour, _calls_a_day, an_hour, a_day = zip(*texts, strict=True)
         owed, wanted = sum(owed for _ticket, owed, _wanted in asked), sum(wanted for _ticket, _owed, wanted in asked)
         key = asked[0][0].bound.key
-        args = self._now(), _lowest(an_hour), _lowest(a_day), f"{owed:.3f}", f"{wanted:.3f}"
+        args = self._clock(), _lowest(an_hour), _lowest(a_day), f"{owed:.3f}", f"{wanted:.3f}"
         return self._take.on((keys.usage_sums(key),), args)
 
     def _returning(self, ticket: Ticket, parts: Sequence[Slice], *, counted: bool) -> Run:
@@ -481,9 +481,6 @@ class UsageStore:
                 self._wake.set()
             except Exception:
                 log.exception("minutes_not_counted")
-
-    def _now(self) -> Any:
-        return "" if self._clock is None else self._clock()
 
 
 def _lowest(texts: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -25,7 +25,7 @@ from esl_apps.store import documents, keys
 from esl_apps.store.errors import Fault
 from esl_apps.store.journal import Entry
 from esl_apps.store.redis_client import Client
-from esl_apps.store.script import Script, run_all
+from esl_apps.store.script import Script, by_redis, run_all
 
 #: Seconds without a renewal after which another process delivers.
 LEASE = 10.0
@@ -141,9 +141,10 @@ def for_webhook(entry: Entry, queue: str) -> Entry:
 class WebhookQueue:
     """The streams of all webhooks, each named by ``keys.webhook``. All methods raise StoreUnavailable."""
 
-    def __init__(self, client: Client, boot: str = "", clock: Any = lambda: "", predecessor: str = "") -> None:
-        """``boot``: this process. ``clock``: Unix seconds, for tests; by default Redis's own. ``predecessor``: the last
-        run of this node, whose leases are this one's."""
+    def __init__(
+        self, client: Client, boot: str = "", clock: Callable[[], Any] = by_redis, predecessor: str = ""
+    ) -> None:
+        """``boot``: this process. ``predecessor``: the last run of this node, whose leases are this one's."""
         self._client = client
         self._boot = boot
         self._predecessor = predecessor
