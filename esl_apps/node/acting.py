@@ -221,7 +221,9 @@ class Acting:
                 # The switch doesn't know the leg: it ends at this moment.
                 log.info("action_refused", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 raise not_now(attempt, "the call is ending") from None
-        attempt.save()
+            finally:
+                # Also if it was undone: meanwhile it may have been saved as if it were done.
+                attempt.save()
         return state_of(attempt)
 
     def _wait_for_notice(self, live: Live, more: float) -> None:

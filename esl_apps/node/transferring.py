@@ -84,7 +84,6 @@ class Transferring:
             # The switch is about to take the phone's leg back.
             note_told(old, self.look(live))
             old.note("transfer_refused", f"{undone.field}: {undone.message}" if undone.field else undone.message)
-            old.save()
             raise
 
     def _check_phone(self, old: Attempt, action: Action) -> None:

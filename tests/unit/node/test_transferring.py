@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gevent
@@ -101,6 +102,32 @@ def test_transferring_saves_the_new_call_before_the_move(bench: Bench) -> None:
     new = transfer(bench, live)
     assert seen == [True]
     assert bench.services.store.call(new) is not None
+
+
+@pytest.mark.parametrize("mode", ["", "consult"])
+def test_transferring_in_vain_is_taken_back_in_redis(bench: Bench, mode: str) -> None:
+    """It was saved before the move. A node that adopts the call would never close its session."""
+    live = click_talk(bench)
+    old, seen = live.attempt, []
+
+    def refuses(_connection: Any, _command: str) -> bytes:
+        seen.extend(saved(bench, old))
+        return api_response("-ERR No such channel!\n")
+
+    show_legs(bench.switch, {"Unique-ID": UUID})
+    bench.switch.answers |= dict.fromkeys(["api uuid_transfer", "api uuid_dual_transfer"], refuses)
+    with pytest.raises(Undone):
+        bench.services.acting.perform(live, Action("transfer", to="1001", by="agent", mode=mode))
+    assert len(seen) == (2 if mode else 1)
+    bench.flush()
+    assert saved(bench, old) == []
+
+
+def saved(bench: Bench, attempt: Attempt) -> list[Any]:
+    """Return the calls that this one goes on in or waits for, as Redis has it."""
+    calls = [json.loads(raw) for raw in bench.redis_server.live()]
+    call = next(call for call in calls if call["call_ref"] == attempt.call_ref)
+    return [*filter(None, [call.get("transferred_to"), call.get("consultation")]), *call.get("apart", [])]
 
 
 @pytest.mark.parametrize("to", ["0900123456", "x", "", "0820001234;ext=1", "1001,1002", "112"])
