@@ -104,6 +104,8 @@ class Outcome(Struct, omit_defaults=True):
     done: CallState | None = None
     undone: dict[str, str | int] = field(default_factory=dict)
     """The parts of an ``Undone``."""
+    ago: float = 0.0
+    """Seconds since the call ended by it (``transfer/join``)."""
 
 
 def state_of(attempt: Attempt) -> CallState:

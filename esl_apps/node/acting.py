@@ -125,7 +125,11 @@ class Acting:
         self._tell(switch, ref, Action(actions.CANCEL), "")
 
     def act(self, call: Mapping[str, Any], action: Action) -> CallState:
-        """Do an action on a call, this node's or (by its snapshot) another's, and return the call's state after it.
+        """As :meth:`ask`, and return the call's state after it."""
+        return result(self.ask(call, action))
+
+    def ask(self, call: Mapping[str, Any], action: Action) -> Outcome:
+        """Have an action done on a call, this node's or (by its snapshot) another's.
 
         :raises Undone: it can't be done now, or the call's switch doesn't answer.
         :raises Unanswered: its node doesn't answer, and may have begun.
@@ -133,11 +137,11 @@ class Acting:
         ref = str(call["call_ref"])
         live = self._calls.live.get(ref)
         if live is not None:
-            return self.perform(live, action)
+            return self._outcome(live, action)
         if call["state"] == terms.ENDED:
             went_on = (call.get("record") or {}).get("transferred_to")
             if action.name == actions.COMPLETE and went_on is not None:
-                return CallState(ref, terms.ENDED, False, [], talk.OFF, went_on)
+                return Outcome(CallState(ref, terms.ENDED, False, [], talk.OFF, went_on))
             raise Undone(409, "state", "the call has ended", state=terms.ENDED)
         health = self._pool.health.get(call["switch"])
         if health is None or not health.switch.connected:
@@ -153,7 +157,8 @@ class Acting:
         finally:
             del self._asked[question]
         assert outcome is not None
-        return result(outcome)
+        result(outcome)
+        return outcome
 
     def _tell(self, switch: Switch, ref: str, action: Action, question: str) -> None:
         # In hex, because the switch changes some characters of a header.
@@ -186,13 +191,17 @@ class Acting:
             # Another process has the call, too, and has answered.
             return
         try:
-            outcome = Outcome(self.perform(live, action))
+            outcome = self._outcome(live, action)
         except Undone as undone:
             outcome = outcome_of(undone)
         headers = {"esl_question": question, "esl_outcome": msgspec.json.encode(outcome).hex()}
         switch.post_raw(wire.custom_event(OUTCOME, headers))
 
     # Doing --------------------------------------------------------------------------------------------
+
+    def _outcome(self, live: Live, action: Action) -> Outcome:
+        state, attempt = self.perform(live, action), live.attempt
+        return Outcome(state, ago=node_clock.now() - attempt.timeline[-1].at if attempt.ended else 0.0)
 
     def perform(self, live: Live, action: Action) -> CallState:
         """Do an action on this node's call. :raises Undone: it can't be done now."""

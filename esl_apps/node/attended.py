@@ -239,8 +239,8 @@ class Attended:
         """
         store = self._services.store
         try:
-            self._services.acting.act(other.call, asked)
-            return node_clock.now()
+            ago = self._services.acting.ask(other.call, asked).ago
+            return node_clock.now() - ago
         except Unanswered:
             joined, until = None, time.monotonic() + _LATE
             while time.monotonic() < until:
@@ -252,8 +252,8 @@ class Attended:
                     record = call.get("record") or {}
                     if record.get("transferred_to") != asked.next:
                         raise
-                    ago: float = node_clock.shown(now) - record["ended_at"]
-                    return now - max(0.0, ago)
+                    ended: float = record["ended_at"]
+                    return now - max(0.0, node_clock.shown(now) - ended)
                 if joined is None and _are_joined(live, asked.leg, other.party, 0.0):
                     # Its node may have died since.
                     joined, until = now, min(until, time.monotonic() + _RECORDED)
@@ -307,7 +307,8 @@ class Attended:
             live.switch.api(f"uuid_setvar {leg} hangup_after_bridge true")
         live.switch.api(f"uuid_setvar {leaves} esl_bleg {action.next}")
         old.transferred_to = action.next
-        joined = False
+        # The switch hangs up the agent's legs before it answers.
+        joined, at = False, node_clock.now()
         try:
             if time.monotonic() - began > _PATIENCE:
                 raise not_now(old, "the switch takes too long")
@@ -326,13 +327,12 @@ class Attended:
         note_told(old, told)
         old.note(JOIN, f"to {action.next}")
         _unmute(live)
-        now = node_clock.now()
-        note_parting(old, now, now)
+        note_parting(old, at, at)
         if old.recording != talk.OFF:
             with suppress(SwitchUnavailable, ReplyError):
                 live.switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
         old.session_ref = action.session
-        end(old, terms.AGENT, node_clock.now())
+        end(old, terms.AGENT, at)
 
 
 def _are_joined(live: Live, leg: str, other: str, seconds: float) -> bool:

@@ -318,6 +318,27 @@ def test_attended_asks_the_node_of_the_other_call(build: Build) -> None:
     assert new not in there.live
 
 
+def test_attended_calls_end_when_the_two_are_joined(build: Build) -> None:
+    """Not when the other call's node has told so."""
+    here, _there, first, second = two_nodes(build)
+    second.attempt.muted = [terms.CALLEE]
+    resumed = here.switch.stop_at("api uuid_audio")
+    refer(here, first)
+    pass_on(here.switch, ACTION)
+    eventually(lambda: told(here, "uuid_audio"))
+    joined = node_clock.now()
+    gevent.sleep(0.1)
+    answers = node_clock.now()
+    resumed.set()
+    pass_on(here.switch, OUTCOME)
+    eventually(lambda: first.attempt.ended and second.attempt.ended)
+    assert second.attempt.record is not None
+    assert second.attempt.record.ended_at <= joined
+    assert first.attempt.record is not None
+    # How long the answer was on its way, no node knows.
+    assert first.attempt.record.ended_at <= second.attempt.record.ended_at + node_clock.now() - answers
+
+
 def test_attended_late_answer_still_joins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acting, "_TOLD", 0.1)
     here, there, first, second = two_nodes(build)
