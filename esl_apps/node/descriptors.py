@@ -14,7 +14,8 @@ from esl_apps.config.problems import Problem
 
 #: Connections of clients on each HTTP port.
 CLIENTS = 1000
-#: Connections of the event socket above ``max_calls``: of calls that are being refused.
+#: Connections of the event socket above ``max_calls``: of calls that are being refused, and those that calls which were
+#: transferred have left behind.
 REFUSED = 512
 #: Those, and for Redis, switches, webhooks and files, and for 512 peers of the event socket that have not said who they
 #: are (``esl.server.STRANGERS``).

@@ -8,6 +8,7 @@ from gevent.event import Event as Flag
 
 from esl_apps.esl.switch import Switch
 from esl_apps.node.call_log import CallLog
+from esl_apps.node.descriptors import REFUSED
 from esl_apps.node.live import Live
 from esl_apps.node.outboxes import Outboxes
 from esl_apps.store import documents
@@ -60,3 +61,9 @@ class Readiness:
     def has_most_calls(self) -> bool:
         """Whether ``max_calls`` are up, counting those whose first leg still rings."""
         return len(self._live) >= self._max_calls or self.sockets > self._max_calls
+
+    @property
+    def has_most_sockets(self) -> bool:
+        """Whether a transferred leg may find the event socket full: the call that it leaves keeps its own socket
+        until the A-leg ends. The rest of its room is for legs on their way, and for callers who are being refused."""
+        return self.sockets >= self._max_calls + REFUSED // 2

@@ -167,8 +167,10 @@ class Transferring:
         :raises Undone: a limit is reached, or Redis is down.
         """
         old, services = live.attempt, self._services
-        if new.consults and (services.readiness.has_most_calls or not services.takes_another(new.attempt)):
-            # A blind transfer takes the place of the call before.
+        readiness = services.readiness
+        # A blind transfer takes the place of the call before.
+        crowded = new.consults and (readiness.has_most_calls or not services.takes_another(new.attempt))
+        if crowded or readiness.has_most_sockets:
             raise Undone(429, NO_ROOM.code, NO_ROOM.message, field=NO_ROOM.field)
         stays = [] if new.consults else old.charges_of(leg)
         charges = new.charges(stays)

@@ -49,6 +49,14 @@ def test_readiness_counts_calls_and_sockets(build: Build, calls: int, sockets: i
     assert bench.services.readiness.full is full
 
 
+def test_readiness_leaves_sockets_for_legs_on_their_way(build: Build) -> None:
+    readiness = build(max_calls=2).services.readiness
+    seen = []
+    for readiness.sockets in (2, 257, 258, 514):
+        seen.append(readiness.has_most_sockets)
+    assert seen == [False, False, True, True]
+
+
 def test_readiness_names_what_redis_refuses(bench: Bench) -> None:
     readiness, store, control = bench.services.readiness, bench.services.store, bench.redis_server.client
     assert readiness.problems() == []

@@ -104,6 +104,16 @@ def test_transferring_saves_the_new_call_before_the_move(bench: Bench) -> None:
     assert bench.services.store.call(new) is not None
 
 
+def test_transferring_with_the_event_socket_full_is_429(bench: Bench) -> None:
+    """The leg would be refused there, and its party would have no call any more."""
+    live = click_talk(bench)
+    bench.services.readiness.sockets = 6000
+    assert refusal(bench, live) == (429, "limit_reached", "limits")
+    assert (commands(bench), live.attempt.transferred_to) == ([], None)
+    bench.services.readiness.sockets = 5000
+    transfer(bench, live)
+
+
 @pytest.mark.parametrize("mode", ["", "consult"])
 def test_transferring_in_vain_is_taken_back_in_redis(bench: Bench, mode: str) -> None:
     """It was saved before the move. A node that adopts the call would never close its session."""
