@@ -19,7 +19,7 @@ from esl_apps.store import redis_client
 from esl_apps.store.connection import Observe, ignore
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.lanes import Lanes, journals
-from esl_apps.store.outbox import READ, SYNC_PATIENCE
+from esl_apps.store.outbox import READ, SYNC_PATIENCE, Outbox
 from esl_apps.store.record_history import HistoryOutbox
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,14 @@ class Outboxes:
                     journal = folder / _folder_of(url)
                     foreign = url != config.redis.url
                     client = redis_client.connect(url, observe=observer(name or MAIN), foreign=foreign)
-                    by_url[url] = Lanes(name or MAIN, journal, client, on_pushed, tell, disk)
+                    open_lane = partial(Outbox, name or MAIN, client=client, on_pushed=on_pushed, tell=tell, disk=disk)
+                    by_url[url] = Lanes(name or MAIN, journal, client, open_lane)
                 self._by_integrator[name] = by_url[url]
             client = redis_client.connect(config.redis.url, observe=observer(HISTORY))
-            history = partial(HistoryOutbox, on_whole=self._close_session)
-            self.history = Lanes(HISTORY, folder / HISTORY, client, None, tell, disk, history)
+            open_history = partial(
+                HistoryOutbox, HISTORY, client=client, tell=tell, disk=disk, on_whole=self._close_session
+            )
+            self.history = Lanes(HISTORY, folder / HISTORY, client, open_history)
             """The outboxes of the histories, which are in the top-level Redis."""
             self._each: tuple[Lanes, ...] = (*by_url.values(), self.history)
             self._push_leftovers(folder, {HISTORY, *(_folder_of(url) for url in by_url)})

@@ -11,7 +11,6 @@ import gevent
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.process import background
-from esl_apps.process.folder import Folder
 from esl_apps.store import server
 from esl_apps.store.journal import Entry
 from esl_apps.store.outbox import Outbox
@@ -28,23 +27,16 @@ class Lanes:
         name: str,
         folder: Path,
         client: Client,
-        on_pushed: Callable[[Entry], None] | None = None,
-        tell: Callable[..., None] = lambda *_what, **_details: None,
-        disk: Folder | None = None,
-        outbox: Callable[..., Outbox] = Outbox,
+        open_lane: Callable[[Path], Outbox],
     ) -> None:
-        """Take up what an earlier process left in ``folder``. ``tell``, ``disk``: as :class:`Outbox`'s. ``outbox``
-        makes each.
+        """Take up what an earlier process left in ``folder``. ``open_lane``: makes the outbox of a folder.
 
         :raises OSError: as :class:`Journal`.
         """
         self.name = name
         self._folder = folder
         self._client = client
-        self._on_pushed = on_pushed
-        self._tell = tell
-        self._disk = disk
-        self._outbox = outbox
+        self._open = open_lane
         self._started = False
         self._lanes: dict[str, Outbox] = {}
         # Its lock is that of the whole folder. Earlier versions wrote all lists' entries here. It also takes those of
@@ -111,9 +103,6 @@ class Lanes:
     def stop(self) -> None:
         # At the same time: each may wait for a bad disk.
         gevent.joinall([background.once("outbox_stop", lane.stop) for lane in self])
-
-    def _open(self, journal: Path) -> Outbox:
-        return self._outbox(self.name, journal, self._client, self._on_pushed, self._tell, self._disk)
 
 
 def journals(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from esl_apps.store import redis_client
 from esl_apps.store.journal import Journal
 from esl_apps.store.lanes import Lanes
+from esl_apps.store.outbox import Outbox
 from tests.support.node import RedisServer
 from tests.support.records import LIST, item
 
@@ -26,7 +28,8 @@ def lanes(redis: RedisServer, tmp_path: Path) -> Iterator[Callable[[], Lanes]]:
     made: list[Lanes] = []
 
     def make() -> Lanes:
-        made.append(Lanes("test", tmp_path, redis_client.connect(redis.url)))
+        client = redis_client.connect(redis.url)
+        made.append(Lanes("test", tmp_path, client, partial(Outbox, "test", client=client)))
         return made[-1]
 
     yield make
