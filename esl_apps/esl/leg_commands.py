@@ -1,13 +1,17 @@
 """Questions to a switch about a leg that has no socket here, and its variables.
 
-All raise :class:`SwitchUnavailable` if the switch doesn't answer in time, and :class:`ReplyError` if it refuses.
+All but `try_api` raise :class:`SwitchUnavailable` if the switch doesn't answer in time, and :class:`ReplyError` if it
+refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from esl_apps.core import dialstring
+from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import REPLY_TIMEOUT, Switch
 
 #: FreeSWITCH's answer for a variable that isn't set.
@@ -31,3 +35,9 @@ def set_variables(switch: Switch, leg: str, variables: Mapping[str, str], plan: 
     escaped = {name: value.replace(" ", "\\s").replace("'", "\\'") for name, value in plan.items()}
     pairs = ";".join(f"{name}={value}" for name, value in {**dialstring.encoded(variables), **escaped}.items())
     switch.api(f"uuid_setvar_multi {leg} {pairs}")
+
+
+def try_api(switch: Switch, command: str) -> None:
+    """Send a command that may fail: its leg may have left."""
+    with suppress(SwitchUnavailable, ReplyError):
+        switch.api(command)

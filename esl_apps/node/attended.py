@@ -32,7 +32,7 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.leg_commands import variable
+from esl_apps.esl.leg_commands import try_api, variable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.wire import Event
 from esl_apps.node import presence
@@ -229,8 +229,7 @@ class Attended:
         action = Action(CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared)
         self._consulting.part(live, terms.AGENT, action, at)
         if has_phone(services.policy.settings, other.number):
-            with suppress(SwitchUnavailable, ReplyError):
-                live.switch.api(f"uuid_setvar {other.party} confirm_blind_transfer true")
+            try_api(live.switch, f"uuid_setvar {other.party} confirm_blind_transfer true")
 
     def _ask(self, live: Live, asked: Action, other: _Other) -> float:
         """Have the other call's node join the two, and return when they were joined.
@@ -329,8 +328,7 @@ class Attended:
         _unmute(live)
         note_parting(old, at, at)
         if old.recording != talk.OFF:
-            with suppress(SwitchUnavailable, ReplyError):
-                live.switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
+            try_api(live.switch, f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
         old.session_ref = action.session
         end(old, terms.AGENT, at)
 
@@ -354,5 +352,4 @@ def _are_joined(live: Live, leg: str, other: str, seconds: float) -> bool:
 def _unmute(live: Live) -> None:
     """Let the party that stays be heard again."""
     for party in live.attempt.muted:
-        with suppress(SwitchUnavailable, ReplyError):
-            live.switch.api(f"uuid_audio {leg_of(live.attempt, party)} stop")
+        try_api(live.switch, f"uuid_audio {leg_of(live.attempt, party)} stop")

@@ -46,7 +46,7 @@ from esl_apps.core.call_fields import Before
 from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.leg_commands import is_up, set_variables, variable
+from esl_apps.esl.leg_commands import is_up, set_variables, try_api, variable
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.node.acting import customer, leg_of
@@ -282,7 +282,7 @@ class Consulting:
         if live.attempt.bleg_uuid:
             # Or the switch would send the new party to the one on hold, who has left.
             forget = f"uuid_setvar {live.attempt.bleg_uuid} {_WAY}"
-            background.once("consultation_alone", self._order, live.switch, forget)
+            background.once("consultation_alone", try_api, live.switch, forget)
 
     def _over(self, attempt: Attempt) -> None:
         """Tell the call that waits for a consultation how that has ended."""
@@ -349,7 +349,7 @@ class Consulting:
         # By another node's clock, perhaps.
         at = max(old.bridged_at or now, now - max(0.0, action.seconds or 0.0))
         goes_on = action.leg if action.step == JOINED else leg_of(old, consults)
-        self._order(live.switch, f"uuid_audio {goes_on} stop")  # No call would know of the consultation's mute.
+        try_api(live.switch, f"uuid_audio {goes_on} stop")  # No call would know of the consultation's mute.
         if asked_emergency and action.step != JOINED:
             self._transferring.time_again(live, leg_of(old, other_party(consults)))
         if action.step == BACK or (action.step == GONE and not self._is_up(live, other_party(consults))):
@@ -370,7 +370,7 @@ class Consulting:
         a_leaves = leg_of(old, leaves) == old.aleg_uuid
         note_parting(old, *((at, stays_until) if a_leaves else (stays_until, at)))
         if old.recording != talk.OFF:
-            self._order(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
+            try_api(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
         recorded = old.recording == talk.ON
         new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:
@@ -494,7 +494,3 @@ class Consulting:
     def _switch(self, attempt: Attempt) -> Switch | None:
         health = self._services.switch_pool.health.get(attempt.switch or "")
         return None if health is None else health.switch
-
-    def _order(self, switch: Switch, command: str) -> None:
-        with suppress(SwitchUnavailable, ReplyError):
-            switch.api(command)

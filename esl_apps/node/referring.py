@@ -17,9 +17,8 @@ from esl_apps.core import terms
 from esl_apps.core.actions import TRANSFER, Action, Undone
 from esl_apps.core.call import CallEnded
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.leg_commands import try_api
 from esl_apps.esl.legs import REFERRED
-from esl_apps.esl.session import ReplyError
 from esl_apps.node.services import Services
 from esl_apps.node.visit import Visit
 
@@ -75,8 +74,7 @@ class Referring:
         channel, agent = visit.channel, visit.channel.variable(REFERRED)
         path = self._services.policy.prompt(_REFUSED, 8000)
         if agent is not None:
-            with suppress(SwitchUnavailable, ReplyError):
-                visit.switch.api(f"uuid_broadcast {agent} {path} aleg")
+            try_api(visit.switch, f"uuid_broadcast {agent} {path} aleg")
         with suppress(CallEnded):
             if channel.answered_at is None:
                 channel.hangup("ORIGINATOR_CANCEL")

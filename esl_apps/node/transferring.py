@@ -33,7 +33,7 @@ from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL_VARIABLES
 from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.leg_commands import set_variables, variable
+from esl_apps.esl.leg_commands import set_variables, try_api, variable
 from esl_apps.esl.legs import leg_now
 from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
@@ -253,8 +253,7 @@ class Transferring:
     def hang_up(self, live: Live, leg: str, *, by_phone: bool) -> None:
         """End the leg of the party that leaves. A phone that has transferred the call hangs up by itself, once it hears
         that the transfer is confirmed: end its leg a second later."""
-        with suppress(SwitchUnavailable, ReplyError):
-            live.switch.api(f"sched_hangup +1 {leg} NORMAL_CLEARING" if by_phone else f"uuid_kill {leg}")
+        try_api(live.switch, f"sched_hangup +1 {leg} NORMAL_CLEARING" if by_phone else f"uuid_kill {leg}")
 
     def hand_over(self, stays: Sequence[Charge], old: Attempt, new: Attempt, leg: str) -> Callable[[], None]:
         """Let the charges of the leg that stays go on in the new call. Return a function that takes them back."""
@@ -316,8 +315,7 @@ class Transferring:
     def time_again(self, live: Live, *legs: str) -> None:
         """Undo :meth:`untime` for legs that are their first call's again: no flow times a call that is followed."""
         for leg in legs:
-            with suppress(SwitchUnavailable, ReplyError):
-                live.switch.api(f"sched_hangup +{self.left(live.attempt)} {leg} ALLOTTED_TIMEOUT")
+            try_api(live.switch, f"sched_hangup +{self.left(live.attempt)} {leg} ALLOTTED_TIMEOUT")
 
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
         """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""

@@ -167,10 +167,10 @@ def test_consultation_ends_the_first_call_when_the_switch_joined(bench: Bench, m
     now = [at + 1.0]
     monkeypatch.setattr(node_clock, "now", lambda: now[0])
 
-    def order(_self: object, _switch: object, _command: str) -> None:
+    def slow(_switch: object, _command: str) -> None:
         now[0] += 5.0
 
-    monkeypatch.setattr(Consulting, "_order", order)
+    monkeypatch.setattr(consulting, "try_api", slow)
     told(bench, live, asking, JOINED, seconds=1.0)
     assert live.attempt.record is not None
     assert live.attempt.record.ended_at == at
