@@ -26,7 +26,7 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
     note_legs(attempt, end.aleg, end.bleg or (failed.bleg if failed is not None else None), party)
     if attempt.bridged_at is not None:
         if end.lost:
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)
+            attempt.lose(end.at)
             return
         code = end.bleg.q850 if end.bleg is not None and end.bleg.q850 else causes.NORMAL_CLEARING
         talk = _talk_of(end)
@@ -38,7 +38,7 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -
     elif failed is not None:
         end_failed(attempt, failed, party, end.at)
     elif end.lost:
-        attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, end.at)
+        attempt.lose(end.at)
     elif end.aleg.answered_at is None and end.aleg.q850 in causes.NO_MEDIA:
         attempt.end(terms.REJECTED, end.aleg.q850 or causes.INCOMPATIBLE, terms.SYSTEM, end.at)
     elif end.bleg is not None and end.aleg.uuid and end.aleg.ended_at is None:

@@ -95,7 +95,7 @@ def ring_aleg(originator: Originator, attempt: Attempt, aleg: Aleg) -> bool:
     elif rang.outcome == "full":
         attempt.end(terms.REJECTED, causes.SWITCH_CONGESTION, terms.SYSTEM, now)
     elif rang.outcome in ("lost", "away"):
-        attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, now)
+        attempt.lose(now)
     else:
         attempt.end(f"agent_{causes.failure(rang.code)}", rang.code, terms.AGENT, now)
     return False

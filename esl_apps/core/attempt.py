@@ -33,6 +33,7 @@ from esl_apps.core.terms import (
     REJECTED,
     RINGING,
     STATES,
+    SYSTEM,
 )
 from esl_apps.core.versions import NOTHING, Rest
 
@@ -308,6 +309,10 @@ class Attempt(CallFields, eq=False):
                 charge.end(ago=node_clock.now() - ended_at)
         self._moment(Moment(milliseconds(at), ENDED, f"{reason} {self.record.end_code}"))
         return True
+
+    def lose(self, at: float) -> None:
+        """End the attempt as lost: it isn't known how it ended."""
+        self.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, at)
 
     def _rung(self, ended_at: float) -> RingSeconds:
         # In an inbound call and after a transfer, an agent who is rung is the second party.

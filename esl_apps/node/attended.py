@@ -25,7 +25,7 @@ import gevent
 from esl_apps.apps import application, transfer
 from esl_apps.apps.legs import has_phone
 from esl_apps.apps.transfer import consultation
-from esl_apps.core import causes, node_clock, talk, terms
+from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Unanswered, Undone, not_now
 from esl_apps.core.billing import note_parting
 from esl_apps.core.numbers import Number
@@ -286,7 +286,7 @@ class Attended:
         plan, dialled = policy.settings.plan, old.is_emergency
         attempt = transfer.new_call(old, to, terms.AGENT, client, plan, new or "", dialled=dialled).attempt
         services.calls.begin(attempt, live.switch)
-        attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
+        attempt.lose(node_clock.now())
 
     # The phone's other call --------------------------------------------------------------------------------
 

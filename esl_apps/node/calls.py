@@ -17,7 +17,7 @@ from esl_apps.apps import second_party
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import consultation
-from esl_apps.core import causes, node_clock, terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Call, Ended, Leg
 from esl_apps.core.unavailable import StoreUnavailable
@@ -267,7 +267,7 @@ class Calls:
         except Exception:
             log.exception("ringing_failed", extra={"call_ref": attempt.call_ref})
             self.reap(live.switch, attempt.call_ref)
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
+            attempt.lose(node_clock.now())
         return True
 
     def _end_unserved(self, live: Live, end: Event | None) -> None:

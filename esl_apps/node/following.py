@@ -83,7 +83,7 @@ class Following:
                 self.returnable[attempt.call_ref] = (time.monotonic() + RETURNABLE, live.had_by, attempt.charges)
         except Exception:
             log.exception("following_failed", extra={"call_ref": attempt.call_ref})
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
+            attempt.lose(node_clock.now())
         finally:
             if attempt.holder is not None and not live.released:
                 # A caller who goes on in another call has the place there.
@@ -234,7 +234,7 @@ class Following:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
         elif aleg is None and bleg is None:
             # Nothing is known of its legs: the switch was killed, or keeps no CDR files.
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, at)
+            attempt.lose(at)
         elif bleg is None and attempt.bridged_at is None and aleg is not None and not aleg.hung_up_itself:
             self._end_of_a(attempt, aleg, at)
         else:
@@ -302,7 +302,7 @@ class Following:
             attempt.end(f"agent_{causes.failure(code)}", code, terms.AGENT, at)
         else:
             # No node went on with it, and the switch gave it up.
-            attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, at)
+            attempt.lose(at)
 
     def _legs(self, live: Live) -> tuple[list[Leg], list[Leg]]:
         """The call's A-legs and B-legs, from events and from the switch's CDR files."""

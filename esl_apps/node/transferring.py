@@ -215,7 +215,7 @@ class Transferring:
                     hand_back()
                     for charge in charges:
                         charge.undo()
-                    new.attempt.end(terms.LOST, causes.NORMAL_UNSPECIFIED, terms.SYSTEM, node_clock.now())
+                    new.attempt.lose(node_clock.now())
                     if new.attempt.is_emergency:
                         self.time_again(live, *filter(None, (leg, new.kept.held)))
                 moved.set(done)

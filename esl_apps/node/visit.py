@@ -15,7 +15,7 @@ from esl_apps.core import causes, node_clock
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import carried_on
 from esl_apps.core.call import CallEnded, Leg
-from esl_apps.core.terms import ENDED, LOST, QUEUED, SYSTEM
+from esl_apps.core.terms import ENDED, QUEUED
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.legs import leg_of, refused_by, telling
@@ -296,7 +296,7 @@ class Visit:
         self.services.calls.begin(attempt, self.switch, self.core_uuid, clock)
         if bleg is None:
             # The switch was about to be told to dial this number.
-            attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, now)
+            attempt.lose(now)
             self._carried_on = carried_on(attempt, attempt.record)
             return attempt
         joined = application(attempt.app).joined
@@ -354,7 +354,7 @@ class Visit:
             )
             self.channel.hangup(cause)
         if undialled is not None:
-            undialled.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, node_clock.now())
+            undialled.lose(node_clock.now())
 
     def give_up(self) -> None:
         """End the call as lost, if it has begun or was to go on here: its flow has failed."""
@@ -363,7 +363,7 @@ class Visit:
         live = self.services.calls.live.get(self.ref)
         if live is not None:
             live.attempt.closes = True
-            live.attempt.end(LOST, causes.NORMAL_UNSPECIFIED, SYSTEM, node_clock.now())
+            live.attempt.lose(node_clock.now())
 
     def _find_end(self, uuid: str) -> Event | None:
         live = self.services.calls.live.get(self.ref)
