@@ -104,13 +104,13 @@ class Acting:
         ref = str(call["call_ref"])
         if self._calls.cancel(ref, terms.API):
             return
-        health = self._pool.health.get(call["switch"])
-        if health is None or not health.switch.connected:
+        switch = self._pool.find(call["switch"])
+        if switch is None or not switch.connected:
             # The note first, for a process that adopts the call now.
             self._records.note_cancel(ref, terms.API)
             self._cancel_requests.add(ref)
-        if health is not None:
-            background.once("call_cancelling", self._cancel_elsewhere, health.switch, ref, call_ref=ref)
+        if switch is not None:
+            background.once("call_cancelling", self._cancel_elsewhere, switch, ref, call_ref=ref)
 
     def _cancel_elsewhere(self, switch: Switch, ref: str) -> None:
         self._records.note_cancel(ref, terms.API)
@@ -143,13 +143,13 @@ class Acting:
             if action.name == actions.COMPLETE and went_on is not None:
                 return Outcome(CallState(ref, terms.ENDED, False, [], talk.OFF, went_on))
             raise Undone(409, "state", "the call has ended", state=terms.ENDED)
-        health = self._pool.health.get(call["switch"])
-        if health is None or not health.switch.connected:
+        switch = self._pool.find(call["switch"])
+        if switch is None or not switch.connected:
             raise _unavailable("this node isn't connected to the call's switch")
         question = new_ref()
         answer = self._asked[question] = AsyncResult()
         try:
-            self._tell(health.switch, ref, action, question)
+            self._tell(switch, ref, action, question)
             outcome = answer.get(timeout=_TOLD)
         except gevent.Timeout:
             unanswered = Unanswered()

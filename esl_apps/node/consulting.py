@@ -48,7 +48,6 @@ from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.leg_commands import is_up, set_variables, try_api, variable
 from esl_apps.esl.session import ReplyError
-from esl_apps.esl.switch import Switch
 from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
@@ -252,7 +251,7 @@ class Consulting:
 
     def _answered(self, attempt: Attempt, asked: KeptTransfer) -> None:
         """Have the new party go to the one on hold when the one that asks hangs up."""
-        switch, leg = self._switch(attempt), attempt.bleg_uuid
+        switch, leg = self._services.switch_pool.find(attempt.switch), attempt.bleg_uuid
         if switch is None or not leg or not asked.held:
             return
         recording = ""
@@ -318,7 +317,7 @@ class Consulting:
 
     def _carries(self, attempt: Attempt, ref: str) -> bool:
         """Whether the leg that asked belongs to this call again."""
-        switch = self._switch(attempt)
+        switch = self._services.switch_pool.find(attempt.switch)
         if switch is not None and attempt.aleg_uuid:
             with suppress(SwitchUnavailable, ReplyError):
                 return variable(switch, attempt.aleg_uuid, "esl_call_ref") == ref
@@ -490,7 +489,3 @@ class Consulting:
         with suppress(SwitchUnavailable, ReplyError):
             return is_up(live.switch, leg_of(live.attempt, party))
         return False
-
-    def _switch(self, attempt: Attempt) -> Switch | None:
-        health = self._services.switch_pool.health.get(attempt.switch or "")
-        return None if health is None else health.switch

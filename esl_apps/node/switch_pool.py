@@ -120,6 +120,11 @@ class SwitchPool:
     def add(self, switch: Switch) -> None:
         self.health[switch.name] = Health(switch, self._clock)
 
+    def find(self, name: str | None) -> Switch | None:
+        """Return the switch of this name; None if it isn't configured."""
+        health = self.health.get(name or "")
+        return None if health is None else health.switch
+
     def best(self, tried: Collection[str] = ()) -> Switch | None:
         """The switch for the next call, neither a paused one nor one named in ``tried``; None if none is connected. The
         call counts as placed there."""
