@@ -165,14 +165,8 @@ class UsageStore:
             return refusal
         tickets = [ticket for charge in charges for ticket in charge.tickets]
         answers = run_all(self._client, [self._asking(ticket, look=True) for ticket in tickets])
-        return next(
-            (
-                _refusal(ticket, answer)
-                for ticket, answer in zip(tickets, answers, strict=True)
-                if isinstance(answer, bytes)
-            ),
-            None,
-        )
+        asked = zip(tickets, answers, strict=True)
+        return next((_refusal(ticket, answer) for ticket, answer in asked if isinstance(answer, bytes)), None)
 
     def tripped(self, *charges: Charge) -> Refusal | None:
         if self._breakers is None or not charges or not self._breakers.tripped:
