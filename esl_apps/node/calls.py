@@ -425,9 +425,6 @@ class Calls:
             live.attempt.save()
 
     def on_down(self, switch: Switch) -> None:
-        self._poke_all(switch)
-
-    def _poke_all(self, switch: Switch) -> None:
         for live in list(self.live.values()):
             if live.switch is switch:
                 live.poke()
