@@ -13,6 +13,7 @@ import msgspec
 
 from esl_apps.core import node_clock, status, terms
 from esl_apps.core.attempt import Attempt, Moment
+from esl_apps.core.call_fields import agents_of
 from esl_apps.core.node_clock import milliseconds
 from esl_apps.core.record import Record
 
@@ -101,6 +102,7 @@ class Searched(msgspec.Struct):
 
     call_ref: str = ""
     agent: str | None = None
+    agents: list[dict[str, Any]] | None = None
     extension: str | None = None
     contact_ref: str | None = None
     metadata: dict[str, Any] | None = None
@@ -118,7 +120,7 @@ class Wanted(msgspec.Struct, frozen=True):
         return self.agent is None and self.contact_ref is None and not self.metadata
 
     def takes(self, event: Searched) -> bool:
-        if self.agent is not None and self.agent not in (event.agent, event.extension):
+        if self.agent is not None and self.agent not in (event.extension, *agents_of(event.agent, event.agents)):
             return False
         if self.contact_ref is not None and self.contact_ref != event.contact_ref:
             return False

@@ -212,6 +212,21 @@ TIMES = (
 _COUNT = len(CallFields.__struct_fields__)
 
 
+def agents_of(named: str | None, rung: Sequence[Mapping[str, Any]] | None) -> list[str | None]:
+    """Return the agents whose call it is: the one that it names, and those whose phones ring or rang in it.
+
+    ``named``, ``rung``: the call's ``extension`` and ``agents``.
+    """
+    return [named, *(entry.get("agent") for entry in rung or ())]
+
+
+def is_with(agent: str, named: str | None, rung: Sequence[Mapping[str, Any]] | None, bridged_at: float | None) -> bool:
+    """Return whether an agent is in a call that is up: their phones ring, or they have it."""
+    if rung is None or bridged_at is not None:
+        return named == agent
+    return any(entry["agent"] == agent and entry["end_reason"] is None for entry in rung)
+
+
 def values_of(call: CallFields) -> tuple[Any, ...]:
     """Return the values of a call's fields, in their order. ``call`` is of a class whose first fields these are: an
     attribute by its name costs eight times as much."""

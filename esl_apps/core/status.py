@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, defstruct, to_builtins
 
 from esl_apps.core import node_clock, notification, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call_fields import CallFields, Published
+from esl_apps.core.call_fields import CallFields, Published, agents_of
 
 _REF = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 Ref = Annotated[str, Meta(pattern="^[0-9a-f-]{36}$", description="A call's reference: a UUID, version 7.")]
@@ -77,11 +77,13 @@ _Document: Any = defstruct("_Document", CallStatus.__struct_fields__)
 METADATA = "metadata."
 
 
-def value_of(call: Mapping[str, Any], field: str) -> Any:
-    """Return the value of a snapshot's field, or of ``metadata.NAME``; None if it has none."""
+def values_by(field: str, call: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the values by which a filter on a snapshot's field, or on ``metadata.NAME``, finds the call."""
     if field.startswith(METADATA):
-        return (call.get("metadata") or {}).get(field.removeprefix(METADATA))
-    return call.get(field)
+        return [(call.get("metadata") or {}).get(field.removeprefix(METADATA))]
+    if field == "agent":
+        return agents_of(call.get("agent"), call.get("agents"))
+    return [call.get(field)]
 
 
 def is_ref(text: str) -> bool:

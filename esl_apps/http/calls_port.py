@@ -14,6 +14,7 @@ from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import actions, reference, terms
 from esl_apps.core.actions import Action, CallState, Undone
+from esl_apps.core.call_fields import agents_of, is_with
 from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
@@ -38,6 +39,10 @@ from esl_apps.store.idempotency import DONE, UNKNOWN, Claim, same_body
 _YOUNG, _YOUNG_TRIES = 0.5, 10
 #: Seconds within which a request with an idempotency key has placed its call or done its action, or has been refused.
 _LONGEST = 60.0
+
+
+#: Methods that change nothing.
+_READING = ("GET", "HEAD")
 
 
 class CallsPort:
@@ -70,7 +75,8 @@ class CallsPort:
     def admit(self, req: falcon.Request, scopes: tuple[str, ...], params: dict[str, Any]) -> None:
         """An agent token opens calls of its agent only; others are as unknown to it as another integrator's.
 
-        :raises Problem: as ``Door.check``; 401 for an agent token that has expired; 404 for another agent's call.
+        :raises Problem: as ``Door.check``; 401 for an agent token that has expired; 404 for another agent's call; 403
+            for a change of one that only rang them.
         """
         _config, known, agent_tokens = self._tokens()
         given = given_token(req)
@@ -87,8 +93,17 @@ class CallsPort:
             raise problem(401, "expired", "this agent token has expired", headers=headers)
         if "ref" in params:
             call = self.find(params["ref"])
-            if call is None or call["agent"] != token.agent:
+            if call is None or token.agent not in agents_of(call["agent"], call.get("agents")):
                 raise problem(404, "not_found", "no such call")
+            if req.method not in _READING and call["state"] != terms.ENDED:
+                self._check_has(token.agent, call)
+
+    def _check_has(self, agent: str, call: dict[str, Any]) -> None:
+        """:raises Problem: 403 if an agent may only see a call: their phones don't ring any more, or another agent has
+        answered it."""
+        if not is_with(agent, call["agent"], call.get("agents"), call["bridged_at"]):
+            self.services.refused(403)
+            raise problem(403, "agent", f"agent {agent} is not in this call now")
 
     def still_admits(self, req: falcon.Request, *scopes: str) -> bool:
         """Whether the token of a request that was admitted still opens this port, with one of these scopes."""

@@ -92,7 +92,7 @@ ROUTES = (
                 stream_events,
                 scopes=_SCOPES,
                 parameters=(
-                    in_query("agent", str, "Only calls of this agent"),
+                    in_query("agent", str, "Only calls of this agent, or that ring or rang them"),
                     in_query("contact_ref", str),
                     in_query(METADATA, str, "Only calls with this value of NAME in their metadata"),
                     in_header(_LAST, str, "The `id` of the last event that came: go on behind it, on any node"),

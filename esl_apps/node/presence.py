@@ -15,6 +15,7 @@ import gevent
 import msgspec
 
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_fields import is_with
 from esl_apps.core.dialstring import Endpoints, mark_of
 from esl_apps.core.numbers import Number
 from esl_apps.esl.answers import SwitchUnavailable
@@ -137,9 +138,7 @@ def _any(values: Sequence[bool | None]) -> bool | None:
 
 def _is_in(attempt: Attempt, agent: str) -> bool:
     """Return whether a call of this node keeps an agent busy."""
-    if attempt.agents is None or attempt.bridged_at is not None:
-        return attempt.extension == agent
-    return any(entry["agent"] == agent and entry["end_reason"] is None for entry in attempt.agents)
+    return is_with(agent, attempt.extension, attempt.agents, attempt.bridged_at)
 
 
 class _Question:

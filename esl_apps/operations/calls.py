@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
-from esl_apps.core.status import snapshot
+from esl_apps.core.status import snapshot, values_by
 from esl_apps.operations import pages
 from esl_apps.operations.pages import Page, Row
 from esl_apps.store import keys
@@ -67,7 +67,7 @@ def recent_calls(
 
 
 def _is_wanted(call: Row, wanted: Mapping[str, str]) -> bool:
-    return all(call.get(field) == value for field, value in wanted.items())
+    return all(value in values_by(field, call) for field, value in wanted.items())
 
 
 def _short(call: Row) -> Row:

@@ -18,7 +18,7 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
 from esl_apps.core import terms
-from esl_apps.core.status import CallStatus, value_of
+from esl_apps.core.status import CallStatus, values_by
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CALL
 from esl_apps.net.turns import in_turns
@@ -345,7 +345,7 @@ class CallStore:
                     continue
                 if wanted:
                     self._ended.remember(call)
-                if all(value_of(call, field) == text for field, text in wanted.items()):
+                if all(text in values_by(field, call) for field, text in wanted.items()):
                     found.append(call)
                     size += len(values[ref] or b"")
                     if len(found) == limit or size >= PAGE_BYTES:

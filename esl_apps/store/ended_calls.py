@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from esl_apps.core.status import METADATA
+from esl_apps.core.status import METADATA, values_by
 
 #: Calls to remember: those that some clients' lists look through. Each takes 400 bytes.
 MOST = 10_000
@@ -53,8 +53,9 @@ def _is_remembered(field: str) -> bool:
 
 def _pairs(call: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field in _FIELDS:
-        if isinstance(value := call.get(field), str):
-            yield field, value
+        for value in values_by(field, call):
+            if isinstance(value, str):
+                yield field, value
     for name, value in (call.get("metadata") or {}).items():
         if isinstance(value, str):
             yield METADATA + name, value

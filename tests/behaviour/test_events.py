@@ -17,7 +17,7 @@ from tests.support.node import Node, RedisServer, configuration
 from tests.support.ports import free_port
 
 ALL = ["queued", "agent_ringing", "agent_answered", "callee_ringing", "bridged", "ended", "record"]
-DID = "27115550000"
+DID, IN_ORDER = "27115550000", "27115550001"
 
 
 class Stage:
@@ -25,7 +25,9 @@ class Stage:
 
     def __init__(self, rig: Rig, redis: RedisServer) -> None:
         self._config = configuration(rig, redis)
-        self._config["inbound"] = {DID: {"integrator": "acme", "agents": ["1000"], "ring_timeout": 5}}
+        queue = {"integrator": "acme", "agents": ["1000"], "ring_timeout": 5}
+        in_order = {**queue, "agents": ["1000", "1001"], "strategy": "in_order"}
+        self._config["inbound"] = {DID: queue, IN_ORDER: in_order}
         self.first, self.second = self.start(), self.start()
         self.readers: list[EventReader] = []
 
@@ -123,3 +125,21 @@ def test_events_of_an_inbound_call_begin_with_ringing(rig: Rig, stage: Stage) ->
     (inbound,) = [event.data for event in reader.events if event.kind == "inbound"]
     assert (inbound["agent"], inbound["callee"]) == ("1000", "0825556666")
     assert 0 <= inbound["hold_time"] <= 5
+
+
+@on_the_sandbox
+def test_events_of_an_inbound_call_reach_all_whom_it_rang(rig: Rig, stage: Stage) -> None:
+    rig.route(IN_ORDER, "inbound", stage.first.config["node"]["listen"])
+    every, first, second = (stage.listen(stage.second, query) for query in ("", "?agent=1000", "?agent=1001"))
+    rig.phone("1000", Script(answer_after=0.2, reject=486))
+    agent = rig.phone("1001", Script(answer_after=None))
+    rig.outside("0825556666").dial(IN_ORDER)
+    eventually(lambda: [event.data["state"] for event in every.events].count("ringing") == 2)
+    agent.calls[0].answer()
+    eventually(lambda: "inbound" in [event.kind for event in every.events])
+    agent.calls[0].hangup()
+    ref = every.events[0].data["call_ref"]
+    states = ["queued", "ringing", "ringing", "bridged", "inbound", "ended", "record"]
+    eventually(lambda: every.states(ref) == first.states(ref) == states)
+    # Events that are written together show the same agents.
+    eventually(lambda: second.states(ref)[-5:] == states[2:])

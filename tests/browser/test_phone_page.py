@@ -217,9 +217,9 @@ def follow(page: Any, node: Node, token: str, agent: str = AGENT) -> None:
              window.told = [];
              window.why = null;
              const progress = (call) => {
-               window.told.push([call.state, call.callee, call.contact_ref, call.end_reason ?? ""]);
+               window.told.push(call && [call.state, call.callee, call.contact_ref, call.end_reason ?? ""]);
              };
-             const follower = new Follower({ progress, followed: (why) => { window.why = why; } });
+             const follower = window.follower = new Follower({ progress, followed: (why) => { window.why = why; } });
              follower.use(token);
              follower.begin(agent);
            }""",
@@ -264,6 +264,25 @@ def test_phone_page_that_opens_amid_a_call_knows_it(node: Node, rig: Rig, open_p
     eventually(lambda: told(page) == [["bridged", CALLEE, "lead-10", ""]])
     node.delete(ref)
     eventually(lambda: told(page)[-1][0] == "ended")
+
+
+def test_phone_page_leaves_a_call_to_the_agent_who_answers(node: Node, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    follow(page, node, agent_token(node))
+    calls = [
+        {"call_ref": "1", "agent": AGENT, "state": "bridged", "callee": CALLEE, "contact_ref": "own"},
+        {"call_ref": "2", "agent": AGENT, "state": "ringing", "callee": CALLEE, "contact_ref": "inbound"},
+        {"call_ref": "2", "agent": "1001", "state": "bridged", "callee": CALLEE, "contact_ref": "inbound"},
+        {"call_ref": "1", "agent": AGENT, "state": "ended", "callee": CALLEE, "contact_ref": "own"},
+        {"call_ref": "2", "agent": "1001", "state": "ended", "callee": CALLEE, "contact_ref": "inbound"},
+    ]
+    page.evaluate("(calls) => calls.forEach((call) => window.follower.heard(call))", calls)
+    assert told(page) == [
+        ["bridged", CALLEE, "own", ""],
+        ["ringing", CALLEE, "inbound", ""],
+        None,
+        ["ended", CALLEE, "own", ""],
+    ]
 
 
 def test_phone_page_says_why_it_hears_of_no_call(node: Node, open_page: Callable[..., Any]) -> None:

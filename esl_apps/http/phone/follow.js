@@ -58,11 +58,11 @@ export class Follower {
       opened: async (headers) => {
         this.on.followed("");
         // A call that was there before the stream.
-        const answer = await fetch(`${CALLS}?${new URLSearchParams({ agent: extension, limit: 1 })}`, { credentials: "omit", headers });
-        const [call] = answer.ok ? (await answer.json()).calls : [];
-        if (call && call.state !== "ended") this.#heard(call);
+        const answer = await fetch(`${CALLS}?${new URLSearchParams({ agent: extension, limit: 10 })}`, { credentials: "omit", headers });
+        const calls = answer.ok ? (await answer.json()).calls : [];
+        for (const call of calls.reverse()) if (call.state !== "ended") this.heard(call);
       },
-      heard: (data, kind) => { if (kind === "call") this.#heard(data); },
+      heard: (data, kind) => { if (kind === "call") this.heard(data); },
     });
     if (this.following !== following) return;
     this.following = null;
@@ -70,8 +70,15 @@ export class Follower {
   }
 
   // The latest call is the one that is shown: the phone has one at a time.
-  #heard(call) {
+  heard(call) {
     const { call_ref, state } = this.latest;
+    if (call.agent !== this.extension && ["bridged", "ended"].includes(call.state)) {
+      // Another agent has answered it.
+      if (call.call_ref !== call_ref) return;
+      this.latest = { call_ref: "", state: "" };
+      this.on.progress(null);
+      return;
+    }
     if (call.call_ref < call_ref || (call.call_ref === call_ref && !isLater(call.state, state))) return;
     this.latest = call;
     this.on.progress(call);

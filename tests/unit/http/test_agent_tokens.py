@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
+from esl_apps.apps import inbound, rung_agents
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Bridged, Leg
 from esl_apps.http import agent_tokens
 from esl_apps.http.access import Token
 from esl_apps.http.agent_tokens import AgentTokens
+from esl_apps.testing import PLAN
 from tests.support.http_services import World, errors
 
 CALLS = "/click2dial/calls"
@@ -143,6 +147,40 @@ def test_agent_token_sees_no_call_of_another(world: World, method: str) -> None:
     world.end(theirs)
     result = world.api.simulate_request(method, f"{CALLS}/{theirs.call_ref}", headers=bearer(world))
     assert errors(result, 404) == [("", "not_found")]
+
+
+def statuses(world: World, attempt: Attempt, agent: str) -> list[int]:
+    """Return how GET, DELETE and an action of an agent's token are answered."""
+    world.services.calls.live[attempt.call_ref] = SimpleNamespace(attempt=attempt)
+    headers, path = bearer(world, agent), f"{CALLS}/{attempt.call_ref}"
+    answers = (
+        world.api.simulate_get(path, headers=headers),
+        world.api.simulate_delete(path, headers=headers),
+        world.api.simulate_post(f"{path}/hold", headers=headers),
+    )
+    return [answer.status_code for answer in answers]
+
+
+def test_agent_token_opens_a_call_that_rings_its_agent(world: World) -> None:
+    attempt = Attempt(app="inbound", call_dir="inbound", integrator="acme", extension="1000")
+    rung_agents.ask(attempt, [PLAN.read("1000")])
+    attempt.ring(["1000"], 1.0)
+    assert [statuses(world, attempt, agent) for agent in ("1000", "1001")] == [[200, 202, 202], [404, 404, 404]]
+    rung_agents.fared(attempt, [], Bridged(False, 19, timed_out=True))
+    rung_agents.ask(attempt, [PLAN.read("1001")])
+    attempt.ring(["1001"], 2.0)
+    assert [statuses(world, attempt, agent) for agent in ("1000", "1001")] == [[200, 403, 403], [200, 202, 202]]
+
+
+def test_agent_token_changes_no_call_that_another_answered(world: World) -> None:
+    attempt = Attempt(app="inbound", call_dir="inbound", integrator="acme", extension="1000")
+    rung_agents.ask(attempt, [PLAN.read("1000"), PLAN.read("1001")])
+    attempt.ring(["1000", "1001"], 1.0)
+    inbound.agent_answered(attempt, 2.0, Leg("B", user="1001"), lambda *_: None)
+    assert [statuses(world, attempt, agent) for agent in ("1000", "1001")] == [[200, 403, 403], [200, 202, 202]]
+    assert world.services.cancelled == [attempt.call_ref]
+    attempt.end("answered", 16, "agent", 3.0)
+    assert statuses(world, attempt, "1000")[:2] == [200, 200]
 
 
 def test_agent_token_lists_its_agent_alone(world: World) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.status import value_of
+from esl_apps.core.status import values_by
 from esl_apps.operations.calls import FILTERS
 from esl_apps.store import ended_calls
 from esl_apps.store.ended_calls import TRUSTED, EndedCalls
@@ -35,8 +35,14 @@ def test_ended_call_is_excluded_by_all_that_lists_filter_by(field: str) -> None:
     ended.remember(one)
     assert ended.excludes("a", {field: "other"})
     for name in (field, "metadata.x"):
-        if (value := value_of(one, name)) is not None:
-            assert not ended.excludes("a", {name: value})
+        for value in values_by(name, one):
+            assert value is None or not ended.excludes("a", {name: value})
+
+
+def test_ended_call_is_of_each_agent_that_it_rang() -> None:
+    ended = EndedCalls()
+    ended.remember(call(agents=[{"agent": "1000"}, {"agent": "1001"}]))
+    assert [ended.excludes("a", {"agent": agent}) for agent in ("1000", "1001", "1002")] == [False, False, True]
 
 
 def test_call_that_has_not_ended_is_not_remembered() -> None:
