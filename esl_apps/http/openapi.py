@@ -88,8 +88,10 @@ def _as_3_0(schema: Any) -> Any:
         del translated["required"]
     if _NULL in translated.get("anyOf", []):
         others = [inner for inner in translated.pop("anyOf") if inner != _NULL]
-        alone = others[0] if len(others) == 1 and "$ref" not in others[0] else {"anyOf": others}
-        translated = {**alone, **translated, "nullable": True}
+        if len(others) == 1 and "$ref" not in others[0]:
+            return {**others[0], **translated, "nullable": True}
+        # Next to no ``type``, ``nullable`` allows nothing (OpenAPI 3.0.3).
+        return {"anyOf": [*others, {"enum": [None], "nullable": True}], **translated}
     return translated
 
 

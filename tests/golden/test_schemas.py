@@ -15,6 +15,7 @@ from msgspec import Struct
 from esl_apps.core import notification
 from esl_apps.core import notification_shapes as shapes
 from esl_apps.core.attempt import Attempt
+from esl_apps.http import integrator, openapi
 from tests.support import schemas
 
 FOLDER = Path(__file__).parent
@@ -43,6 +44,15 @@ def test_every_notification_is_as_its_schema_says(form: str) -> None:
         if form != "c2d":
             described = defined[f"{SHAPES[form].__name__}Payload"]
             assert set(described["required"]) <= set(body["payload"]) <= set(described["properties"])
+
+
+def test_every_record_is_as_openapi_says() -> None:
+    document = openapi.document(integrator.API, {"Order": {}})
+    validator = schemas.described(document, document["components"]["schemas"]["CallRecord"])
+    lines = [line for path in (FOLDER / "cdr_v4").glob("*.json") for line in path.read_text().splitlines()]
+    assert lines
+    for line in lines:
+        validator.validate(json.loads(line)["payload"])
 
 
 @pytest.mark.parametrize("payload", shapes.PAYLOADS)

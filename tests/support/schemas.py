@@ -21,6 +21,13 @@ def validator(schema: dict[str, Any]) -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
+def described(document: dict[str, Any], schema: dict[str, Any]) -> Any:
+    """A validator of a schema in an OpenAPI document."""
+    from openapi_schema_validator import OAS30Validator
+
+    return OAS30Validator({**schema, "components": document["components"]})
+
+
 def check_openapi(document: dict[str, Any]) -> None:
     """:raises Exception: the document isn't one of OpenAPI 3.0."""
     from openapi_spec_validator import OpenAPIV30SpecValidator
