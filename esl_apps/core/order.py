@@ -17,7 +17,7 @@ from esl_apps.core.limits import Level
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number, NumberPlan
 from esl_apps.core.restrictions import ClassRule, denied
-from esl_apps.core.written_number import forms, read, split
+from esl_apps.core.written_number import forms, is_grouped, read, split
 
 #: The forms that Teleforge's API accepts, each matching a whole text. Integrators in other countries replace them.
 PATTERNS = {
@@ -206,6 +206,11 @@ class IntegratorRules:
             if not digits and matches(value):
                 return self.plan.read(value), ""
             number = read(text, self.plan)
+            if number.is_extension and is_grouped(value, digits):
+                raise NotDialable(
+                    f"read as extension {number.dialled} and digits to send; write a number without commas, and digits "
+                    "to send behind ;ext="
+                )
         except NotDialable as error:
             code = "not_dialable" if matches(value) else "pattern"
             faults.append(Fault(field, code, f"{error}; expected {self.expected(field)}"))

@@ -28,6 +28,7 @@ _BEGIN, _END = re.compile(r"[+(0-9]"), re.compile(r"[0-9)]\Z")
 _PARAMETERS = frozenset({"ext", "postd", "isub", "phone-context", "npdi", "rn", "cic"})
 #: Digits to send: a comma is a pause.
 POST_DIAL = re.compile(r"(?=.{1,32}\Z),{0,15}[0-9*#][0-9*#,]{0,31}")
+_GROUPS = re.compile(r"(,[0-9]{3,4})+")
 _EXPECTED = "expected 1 to 32 digits, * and # to send after the answer, and commas for pauses"
 
 
@@ -72,6 +73,11 @@ def _digits(text: str) -> str:
     if not POST_DIAL.fullmatch(digits):
         raise NotDialable(_EXPECTED)
     return digits
+
+
+def is_grouped(text: str, digits: str) -> bool:
+    """Return whether digits to send may be the rest of a number with commas, as spreadsheets write 820,001,234."""
+    return _GROUPS.fullmatch(digits) is not None and ";" not in ascii_digits(text)
 
 
 def as_dtmf(digits: str) -> str:

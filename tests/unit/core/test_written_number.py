@@ -240,6 +240,37 @@ def test_digits_that_cannot_be_sent_are_refused(text: str) -> None:
     assert refusal(callee=text).startswith("callee: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "extension"),
+    [
+        ("820,001,234", "820"),
+        ("820, 001, 234", "820"),
+        ("082,000,1234", "082"),
+        ("212,555,0100", "212"),
+        ("1000,123", "1000"),
+        ("820\uff0c001\uff0c234", "820"),
+    ],
+)
+def test_number_with_commas_does_not_ring_an_extension(text: str, extension: str) -> None:
+    said = refusal(callee=text)
+    assert said.startswith(f"callee: read as extension {extension} and digits to send; write a number without commas")
+
+
+@pytest.mark.parametrize(
+    ("text", "digits"),
+    [
+        ("1000,,5", ",,5"),
+        ("1000,,123", ",,123"),
+        ("1000,12#", ",12#"),
+        ("1000;ext=123", "123"),
+        ("1000;postd=,123", ",123"),
+    ],
+)
+def test_extension_is_sent_digits_that_are_no_group(text: str, digits: str) -> None:
+    order = read(callee=text)
+    assert (order.callee.dialled, order.digits) == ("1000", digits)
+
+
 @pytest.mark.parametrize("field", ["agent", "outbound_id"])
 def test_digits_behind_another_number_are_refused(field: str) -> None:
     assert "only the callee can be sent digits" in refusal(CLIENT, **{field: "0115550000,,12"})
