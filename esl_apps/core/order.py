@@ -232,7 +232,8 @@ class IntegratorRules:
         elif self.is_own(number):
             faults.append(Fault(field, "restricted", "a number of this installation is not dialled from here"))
         elif klass := denied(number, self.call_restriction):
-            faults.append(Fault(field, "restricted", f"numbers of class {klass} are not dialled from here"))
+            was_read = "" if value == number.dialled else f"read as {number.plus}: "
+            faults.append(Fault(field, "restricted", f"{was_read}numbers of class {klass} are not dialled from here"))
         return number, digits
 
     def _outbound(

@@ -183,6 +183,13 @@ def test_fraud_class_is_refused_in_any_way_of_writing(text: str) -> None:
     assert "numbers of class" in refusal(callee=text)
 
 
+def test_refusal_by_class_says_how_the_number_was_read() -> None:
+    assert refusal(callee="011 555 1234/5") == (
+        "callee: read as +271155512345: numbers of class unknown are not dialled from here"
+    )
+    assert refusal(callee="0900123456") == "callee: numbers of class premium are not dialled from here"
+
+
 @pytest.mark.parametrize("text", ["1 1 2", "tel:112", "1-1-2"])
 def test_emergency_number_is_refused_in_any_way_of_writing(text: str) -> None:
     assert "emergency" in refusal(callee=text)
