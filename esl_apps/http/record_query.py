@@ -90,9 +90,10 @@ def answer_csv(req: falcon.Request, resp: falcon.Response, page: Page, first: Se
 
 # The description ------------------------------------------------------------------------------------------
 
+_BEGAN = "; a delayed autodial began with its request"
 PARAMETERS = (
-    in_query("from", float, "Unix seconds: calls that began then or later"),
-    in_query("to", float, "Unix seconds: calls that began before"),
+    in_query("from", float, f"Unix seconds: calls that began then or later{_BEGAN}"),
+    in_query("to", float, f"Unix seconds: calls that began before{_BEGAN}"),
     in_query("agent", str, "The record's `extension`"),
     in_query("number", str, "As it was dialled, in E.164, or in any other way of writing"),
     in_query("end_reason", {"type": "string", "enum": list(terms.END_REASONS)}),
