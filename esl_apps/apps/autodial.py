@@ -11,7 +11,7 @@ import msgspec
 
 from esl_apps.apps.application import Application, Timed
 from esl_apps.apps.context import AppPolicy, Host
-from esl_apps.apps.legs import aleg_variables, caller_id_variables
+from esl_apps.apps.legs import LONGEST, aleg_variables, caller_id_variables
 from esl_apps.apps.permission import Denial, denial
 from esl_apps.apps.ringing import Aleg
 from esl_apps.apps.session import Session, SessionRefused, account_level
@@ -111,10 +111,12 @@ class AutodialCall:
                 call.play(order.media_id)
             account = _renewed(session)
             if order.b is None:
-                session.in_time()
+                if not attempt.is_emergency:
+                    session.in_time()
                 attempt.enter(terms.BRIDGED, node_clock.now())
                 # Each account has its own conferences: two may both have a ``weekly``. No name contains a ~.
-                call.conference(f"{account.id}~{order.conference}", session.left)
+                longest = LONGEST if attempt.is_emergency else session.left
+                call.conference(f"{account.id}~{order.conference}", longest)
                 return
             number = session.settings.plan.read(order.b.dialled)
             refusal = leg_denial(number, session.settings, session.rules, account)

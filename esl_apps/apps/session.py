@@ -328,7 +328,10 @@ class Session:
         self._name(number)
         attempt = self.attempt
         attempt.dial_number = caller_id
-        longest, is_emergency = self._pay(number), number.is_emergency
+        is_emergency = attempt.is_emergency
+        if not is_emergency:
+            self.in_time()
+        longest = self._pay(number)
         self.dialled = True
         if self._aleg is not None:
             attempt.confirm(self._aleg)
@@ -337,7 +340,7 @@ class Session:
             caller_id=caller_id,
             name=name,
             timeout=min(self.rules.callee_timeout, LONGEST if is_emergency else self.left),
-            longest=longest,
+            longest=LONGEST if is_emergency else longest,
             # The time for which B rings is the session's, too.
             until=None if is_emergency else self._ends,
             user=self.user,
@@ -366,7 +369,6 @@ class Session:
         if number.is_emergency:
             # No bill is worth one of these, nor is the session's time.
             return LONGEST
-        self.in_time()
         levels = self.levels
         charge = Charge(self.attempt.call_ref, levels, number, owner=self._aleg is None, whole=False)
         aleg = self._aleg_again(levels)

@@ -306,6 +306,20 @@ def test_emergency_call_outlasts_its_session(application: Callable[[Answers, Pur
     assert leg["execute_on_answer_2"] == f"sched_hangup:+{int(LONGEST) + SWITCH_MARGIN}"
 
 
+@pytest.mark.parametrize("b", [CALLEE, None])
+def test_autodial_of_an_emergency_number_outlasts_its_session(b: str | None) -> None:
+    """It is A here, and joined with a number or a conference. B may have a limit of its own."""
+    usage, one = Purse(), Answers(talks(), account=replace(ACCOUNT, limits=Limits(longest_call=60)))
+    one.settings, one.max_session = WITH_EMERGENCY, 0.0
+    callee = PLAN.read(b) if b is not None else None
+    made = autodial.new_call(AutodialOrder(PLAN.read("112"), callee, "weekly", 0.0, False, None), one.account)
+    one.begun.append(made.attempt)
+    made.answered(one.call, one.policy(), host(one.begun, usage))
+    talked = [*lengths(one), *(longest for _name, longest in one.call.did("conference"))]
+    assert (talked, one.call.did("until")) == ([LONGEST], [])
+    assert [charge.spared for charge in usage.charges] == ([True] if b else [])
+
+
 def test_emergency_call_spares_the_leg_that_was_rung_back() -> None:
     """Its caller talks on if their minutes run out, and hears of it before the next number."""
     spared: list[bool] = []
