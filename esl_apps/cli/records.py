@@ -55,10 +55,12 @@ def _warn(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def _pages(config: Config, arguments: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
-    wanted = {"extension": arguments.agent, "end_reason": arguments.end_reason, "account_id": arguments.account}
+    wanted = {"end_reason": arguments.end_reason, "account_id": arguments.account}
     fields = [(name, text) for name, text in wanted.items() if text is not None]
-    numbers = () if arguments.number is None else texts(arguments.number, config.plan())
-    chosen = Chosen(arguments.since, arguments.until, fields, numbers)
+    numbers, agents = (
+        () if text is None else texts(text, config.plan()) for text in (arguments.number, arguments.agent)
+    )
+    chosen = Chosen(arguments.since, arguments.until, fields, numbers, agents=agents)
     history = RecordHistory(redis_client.connect(config.redis.url))
     names = [integrator.name for integrator in config.integrators]
     before: str | None = None

@@ -101,12 +101,12 @@ def read(text: str, plan: NumberPlan) -> Number:
 
 
 def texts(text: str, plan: NumberPlan) -> tuple[str, ...]:
-    """Return the texts as which a record may have a number: this one, and E.164."""
+    """Return the texts as which a record may have a number: this one, and E.164 or, of an extension, its digits."""
     try:
         number = read(split(text).number, plan)
     except NotDialable:
         return (text,)
-    return (text,) if number.is_extension or number.is_emergency else (text, number.plus)
+    return text, number.dialled if number.is_extension or number.is_emergency else number.plus
 
 
 def _stopped(text: str) -> str:

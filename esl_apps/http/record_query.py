@@ -25,8 +25,8 @@ PAGING = Paging(100, 1000)
 #: A query parameter that stands for all that begin alike, as ``metadata.lead``.
 METADATA = "metadata.NAME"
 _METADATA = re.compile(r"metadata\.(.*)", re.DOTALL)
-#: Query parameters → fields of the record.
-_FIELDS = {"agent": "extension", "end_reason": "end_reason", "contact_ref": "contact_ref"}
+#: Query parameters that are fields of the record.
+_FIELDS = ("end_reason", "contact_ref")
 _CSV = "text/csv"
 
 
@@ -35,13 +35,14 @@ def chosen(req: falcon.Request, plan: NumberPlan) -> Chosen:
     since, until = _seconds(req, "from"), _seconds(req, "to")
     if since is not None and until is not None and until < since:
         raise problem(422, "value", "expected a time after from", "to")
-    fields = [(name, value) for param, name in _FIELDS.items() if (value := req.get_param(param)) is not None]
+    fields = [(name, value) for name in _FIELDS if (value := req.get_param(name)) is not None]
     reason = dict(fields).get("end_reason", terms.ANSWERED)
     if reason not in terms.END_REASONS:
         raise problem(422, "value", f"expected one of {', '.join(terms.END_REASONS)}", "end_reason")
-    number = req.get_param("number")
-    numbers = () if number is None else texts(number, plan)
-    return Chosen(since, until, fields, numbers, list(metadata_of(req).items()))
+    numbers, agents = (
+        () if (text := req.get_param(name)) is None else texts(text, plan) for name in ("number", "agent")
+    )
+    return Chosen(since, until, fields, numbers, list(metadata_of(req).items()), agents)
 
 
 def metadata_of(req: falcon.Request) -> dict[str, str]:
@@ -94,7 +95,7 @@ _BEGAN = "; a delayed autodial began with its request"
 PARAMETERS = (
     in_query("from", float, f"Unix seconds: calls that began then or later{_BEGAN}"),
     in_query("to", float, f"Unix seconds: calls that began before{_BEGAN}"),
-    in_query("agent", str, "The record's `extension`"),
+    in_query("agent", str, "The record's `extension`: an extension, or a number as `number`"),
     in_query("number", str, "As it was dialled, in E.164, or in any other way of writing"),
     in_query("end_reason", {"type": "string", "enum": list(terms.END_REASONS)}),
     in_query("contact_ref", str),

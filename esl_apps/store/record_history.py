@@ -122,12 +122,15 @@ class Chosen(NamedTuple):
     numbers: Sequence[str] = ()
     """B's, as it was dialled or in E.164: one of these texts."""
     metadata: Sequence[tuple[str, str]] = ()
+    agents: Sequence[str] = ()
+    """A's party, as ``numbers``."""
 
     def takes(self, record: dict[str, Any]) -> bool:
         if any(record.get(name) != text for name, text in self.fields):
             return False
-        if self.numbers and not {record.get("number"), record.get("number_e164")}.intersection(self.numbers):
-            return False
+        for name, texts in (("number", self.numbers), ("extension", self.agents)):
+            if texts and not {record.get(name), record.get(f"{name}_e164")}.intersection(texts):
+                return False
         given = record.get("metadata") or {}
         return all(given.get(name) == text for name, text in self.metadata)
 
@@ -135,10 +138,10 @@ class Chosen(NamedTuple):
         """Parts of the JSON of every record that is wanted: those that lack one need no decoding."""
         pairs = [*self.fields, *self.metadata]
         fragments = [msgspec.json.encode({name: text})[1:-1] for name, text in pairs]
-        if self.numbers:
+        for texts in filter(None, (self.numbers, self.agents)):
             # All writings of a number end alike.
-            ending = self.numbers[0]
-            while not all(text.endswith(ending) for text in self.numbers):
+            ending = texts[0]
+            while not all(text.endswith(ending) for text in texts):
                 ending = ending[1:]
             fragments.append(msgspec.json.encode(ending)[1:])
         return fragments

@@ -74,6 +74,22 @@ def test_records_are_chosen_by_their_fields(bench: Bench, acme: HttpClient) -> N
     assert refs(acme.simulate_get(RECORDS, params={"agent": "1000", "end_reason": "lost"})) == []
 
 
+@pytest.mark.parametrize("agent", ["0820001234", "+27820001234", "082 000 1234", "+27 (0)82 000-1234"])
+@pytest.mark.parametrize("extension", ["0820001234", "+27820001234"])
+def test_records_of_an_agent_are_found_however_it_is_written(
+    bench: Bench, acme: HttpClient, operator: HttpClient, extension: str, agent: str
+) -> None:
+    wanted = ended(bench, extension=extension, extension_e164="+27820001234")
+    ended(bench, extension="0820001235", extension_e164="+27820001235")
+    for client, path in ((acme, RECORDS), (operator, "/v1/records")):
+        assert refs(client.simulate_get(path, params={"agent": agent})) == [wanted]
+
+
+def test_records_of_an_extension_are_found_with_separators(bench: Bench, acme: HttpClient) -> None:
+    wanted = ended(bench, extension="1000")
+    assert refs(acme.simulate_get(RECORDS, params={"agent": " 1000 "})) == [wanted]
+
+
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb"])
 def test_records_of_metadata_that_no_call_has_are_none(bench: Bench, acme: HttpClient, name: str) -> None:
     """A name that no request could have given is a filter, too: ignored, it would choose every call."""
