@@ -8,6 +8,7 @@ from typing import Any
 
 import falcon
 
+from esl_apps.apps import callback
 from esl_apps.core import status, terms
 from esl_apps.http import operator, record_query, schemas
 from esl_apps.http.access import OPERATE, READ
@@ -143,8 +144,11 @@ def list_waiting(port: AdminPort, _req: falcon.Request, resp: falcon.Response, b
 
 
 def drop_waiting(port: AdminPort, _req: falcon.Request, resp: falcon.Response, key: str, by: str) -> None:
-    # A number alone is a callback's, as the contract has it.
-    full = key if "/" in key else f"callback/{key}"
+    # A number alone is a callback's, as the contract has it. Digits are E.164 before they are as dialled.
+    number = port.services.policy.settings.plan.find(key)
+    if number is not None and port.services.timed_calls[callback.REF].find(key) is None:
+        key = number.subscriber
+    full = key if "/" in key else f"{callback.REF}/{key}"
     operator.drop_waiting(port, full, by)
     _answer(resp, {"key": full, "dropped": True})
 

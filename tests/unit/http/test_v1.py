@@ -319,6 +319,23 @@ def test_v1_callback_is_listed_and_dropped(operator: Operator) -> None:
     assert operator.data("/v1/callbacks") == []
 
 
+@pytest.mark.parametrize(
+    ("waits", "key"),
+    [
+        ("27825556666", "+27825556666"),
+        ("27825556666", "%2B27825556666"),
+        ("27825556666", "0825556666"),
+        ("447700900123", "447700900123"),
+        ("447700900123", "+447700900123"),
+    ],
+)
+def test_v1_callback_is_dropped_by_any_form_of_its_number(operator: Operator, waits: str, key: str) -> None:
+    store = operator.services.timed_calls["callback"]
+    store.schedule(waits, ["card", ""], 4e9, now=1.0, frequency=Frequency())
+    assert operator.ask("DELETE", f"/v1/callbacks/{key}").json["data"] == {"key": f"callback/{waits}", "dropped": True}
+    assert operator.data("/v1/callbacks") == []
+
+
 def test_v1_action_is_logged_with_its_token(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
     operator.ask("POST", "/v1/breakers/system/trip")
     (line,) = [record for record in caplog.records if record.message == "operator_acted"]
