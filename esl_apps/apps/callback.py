@@ -23,7 +23,7 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level
 from esl_apps.core.numbers import Number
-from esl_apps.core.terms import LOST
+from esl_apps.core.terms import AGENT_UNCONFIRMED, LOST
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 
@@ -125,6 +125,12 @@ def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] |
     return (number, card) if refused is None else refused.note
 
 
+class _Unconfirmed(SessionRefused):
+    """The person called back didn't press the key."""
+
+    reason = AGENT_UNCONFIRMED
+
+
 @dataclass(frozen=True, slots=True)
 class RingBack:
     """One try at ringing a caller back."""
@@ -167,7 +173,7 @@ class RingBack:
             # A mailbox answers, too, and its greeting may have tones in it: what comes before a prompt is not for it.
             call.drop_keys(QUIET, GREETING)
             if session.settings.callback_confirm and not is_confirmed(call, session.collect, "confirm_callback"):
-                raise SessionRefused("goodbye", note="the key that confirms was not pressed")
+                raise _Unconfirmed("goodbye", causes.NO_ANSWER, note="the key that confirms was not pressed")
             dialthrough.take(session, card)
             dialthrough.dial_on(session, None)
 

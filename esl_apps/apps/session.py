@@ -36,7 +36,9 @@ _BEHIND = 0.3
 
 
 class SessionRefused(Exception):
-    """End the session with a prompt and a rejected record."""
+    """End the session with a prompt and a record that says ``reason``."""
+
+    reason = terms.REJECTED
 
     def __init__(
         self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "", cause: str = "NORMAL_CLEARING"
@@ -185,25 +187,25 @@ class Session:
             self._conclude(*self._last, end.aleg)
         elif rejected is not None:
             note_legs(self.attempt, end.aleg, None)
-            self.attempt.end(terms.REJECTED, rejected, terms.SYSTEM, end.at)
+            self.attempt.end(*rejected, terms.SYSTEM, end.at)
         else:
             self.attempt.hold_time = hold_time(self.attempt, end.at)
             conclude(self.attempt, end, None, terms.CALLEE)
 
-    def _talk(self, talk: Callable[[], None]) -> int | None:
-        """Run a flow until A hangs up or is lost. Return the Q.850 cause if the session is refused."""
-        rejected: int | None = None
+    def _talk(self, talk: Callable[[], None]) -> tuple[str, int] | None:
+        """Run a flow until A hangs up or is lost. Return the end reason and code if the session is refused."""
+        rejected: tuple[str, int] | None = None
         cause = "NORMAL_CLEARING"
         try:
             try:
                 talk()
             except SessionRefused as refused:
-                rejected, cause = refused.code, refused.cause
+                rejected, cause = (refused.reason, refused.code), refused.cause
                 self.attempt.note("refused", str(refused))
                 if refused.prompt:
                     self.call.play(refused.prompt)
             except StoreUnavailable as error:
-                rejected = causes.CALL_REJECTED
+                rejected = terms.REJECTED, causes.CALL_REJECTED
                 self.attempt.note("unavailable", str(error))
                 self.call.play("unavailable")
             self.call.hangup(cause)

@@ -249,6 +249,9 @@ def test_confirmed_callback_asks_for_a_key_before_a_number(keyed: list[str], dia
     assert len(call.did("bridge")) == dials
     if not dials:
         assert call.did("play") == [("goodbye",)]
+        record = made.attempt.record
+        assert record is not None
+        assert (record.end_reason, record.end_code, record.hung_up_by) == ("agent_unconfirmed", 19, "system")
 
 
 def test_callback_forgets_the_keys_of_a_greeting() -> None:
