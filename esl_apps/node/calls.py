@@ -342,6 +342,11 @@ class Calls:
         except (ReplyError, wire.CommandError) as error:
             log.warning("hupall_refused", extra={"call_ref": ref, "reason": str(error)})
 
+    def reap_orphan(self, switch: Switch, ref: str) -> None:
+        """Hang up the last leg of a call that no node goes on with."""
+        log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
+        self.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
+
     def reap_blegs(self, switch: Switch, session_ref: str) -> None:
         """Hang up the B-legs of a session, if its switch can be reached."""
         try:
@@ -469,8 +474,7 @@ class Calls:
                 return live.ends.get(uuid)
             parked_at = (parked_at or asked) if parked else None
             if parked_at is not None and asked - parked_at >= PARKED and self._records.has(live):
-                log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
-                self.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
+                self.reap_orphan(switch, ref)
             patience = PARKED if parked else _ASK_EVERY
             live.wait(lambda: uuid in live.ends or not live.switch.connected, time.monotonic() + patience)
             # Until now its end would have been heard.

@@ -426,7 +426,7 @@ class Consulting:
 
     def _review(self, live: Live, legs: int) -> None:
         """Look after a call without a flow: has it lost a leg, or a consultation whose end it wasn't told?"""
-        attempt, ref = live.attempt, live.attempt.call_ref
+        attempt = live.attempt
         asked = self._over_unheard(attempt) if attempt.consultation is not None else None
         if asked is None and (legs != 1 or attempt.consultation is not None or consultation(attempt) is not None):
             live.alone_since = None
@@ -435,8 +435,7 @@ class Consulting:
         elif time.monotonic() - live.alone_since >= ALONE:
             live.alone_since = None
             if asked is None:
-                log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
-                self._services.calls.reap(live.switch, ref, "NORMAL_TEMPORARY_FAILURE")
+                self._services.calls.reap_orphan(live.switch, attempt.call_ref)
             else:
                 self._consulted(live, self._outcome(live, asked, legs))
 

@@ -116,8 +116,7 @@ class Following:
                 self.review(live, len(legs))
             parked = self._is_parked(live, legs)
             if parked and asked >= parked_at and self._is_alone(live):
-                log.warning("orphaned_leg_hung_up", extra={"call_ref": ref})
-                self._services.calls.reap(switch, ref, "NORMAL_TEMPORARY_FAILURE")
+                self._services.calls.reap_orphan(switch, ref)
             alive = {leg.uuid or "" for leg in legs}
 
             def gone(alive: set[str] = alive) -> bool:
