@@ -173,6 +173,8 @@ class Calls:
     def _remove(self, attempt: Attempt) -> None:
         live = self.live.pop(attempt.call_ref, None)
         self.tenants.remove(attempt)
+        if live is not None:
+            live.poke()
         if self._moved:
             self._moved = {uuid: one for uuid, one in self._moved.items() if one is not live}
 

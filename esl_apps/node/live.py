@@ -58,7 +58,7 @@ class Live(Struct, eq=False):
     rang: tuple[str, ...] = ()
     """UUIDs of A-legs that have rung: several if an agent has several phones."""
     changed: Flag = field(default_factory=Flag)
-    """Set when a socket attaches, an A-leg ends, a job is answered, the switch goes up or down."""
+    """Set when a socket attaches, an A-leg or the call ends, a job is answered, the switch goes up or down."""
     attached: bool = False
     adopted: bool = False
     """Taken over from a process that died: no flow runs it here."""

@@ -39,8 +39,8 @@ Found = tuple[str, Essence]
 
 #: Seconds to wait for the CDR file of a B-leg whose caller is already here.
 _CDR_WRITTEN = 1.0
-#: Seconds that a flow has to end its attempt once it was told of the end, and between two looks.
-_SETTLE, _LOOK = 2.0, 0.02
+#: Seconds that a flow has to end its attempt once it was told of the end.
+_SETTLE = 2.0
 
 
 class Followed(gevent.GreenletExit):
@@ -149,7 +149,7 @@ class Visit:
         live.ends[self.channel.uuid] = self.channel.data
         live.poke()
         # It holds the caller's place, which this one is about to take.
-        _wait_for_end(live.attempt)
+        live.wait(lambda: live.attempt.ended, time.monotonic() + _SETTLE)
 
     def resume(self, live: Live) -> None:
         """Go on with a leg that this process placed and that has answered."""
@@ -193,7 +193,7 @@ class Visit:
             self.has_record = True
             live.ends[self.channel.uuid] = data
             live.poke()
-            _wait_for_end(attempt)
+            live.wait(lambda: attempt.ended, time.monotonic() + _SETTLE)
             self._carried_on = carried_on(attempt, attempt.record)
             return
         found = self.find_call()
@@ -412,10 +412,3 @@ class Visit:
 def _blegs(live: Live) -> list[Event]:
     """The ends of its B-legs that have been heard."""
     return [end for end in live.ends.values() if end.var("esl_bleg") is not None]
-
-
-def _wait_for_end(attempt: Attempt) -> None:
-    """Wait for a flow that was told of the end to end its attempt."""
-    until = time.monotonic() + _SETTLE
-    while not attempt.ended and time.monotonic() < until:
-        gevent.sleep(_LOOK)

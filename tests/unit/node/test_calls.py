@@ -74,6 +74,14 @@ def _heard(bench: Bench) -> list[str]:
     return bench.switch.heard
 
 
+def test_calls_end_wakes_those_that_wait_for_it(bench: Bench) -> None:
+    live = begin(bench)
+    waiting = gevent.spawn(live.wait, lambda: live.attempt.ended, time.monotonic() + 60.0)
+    gevent.sleep(0)
+    live.attempt.lose(AT)
+    eventually(waiting.ready)
+
+
 def test_calls_call_of_an_older_version_says_its_second_party(bench: Bench) -> None:
     attempt = Attempt(app="inbound", call_dir="inbound")
     calls_of(bench).begin(attempt, bench.services.switches[0])
