@@ -322,7 +322,8 @@ def _going_on(calls: Iterable[Essence]) -> dict[str, list[str]]:
     noted that. They close its session with it."""
     found: dict[str, list[str]] = {}
     for call in calls:
-        for ref in call.apart:
+        # A consultation names none in ``apart``: it never closes the session.
+        for ref in {*call.apart, *filter(None, [call.transferred_from])}:
             found.setdefault(ref, []).append(call.call_ref)
     return found
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from esl_apps.apps.legs import recording_path
+from esl_apps.apps.transfer import KeptTransfer
 from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.notification import INBOUND_LIST, session_record
@@ -455,16 +456,21 @@ def test_adoption_next_run_closes_no_session_that_goes_on(build: Build, transfer
     assert ["calls" in entry for entry in again.records()] == ([False] if transferred else [False, True])
 
 
+@pytest.mark.parametrize("consults", [False, True])
 @pytest.mark.parametrize("in_redis", [True, False])
 def test_adoption_closes_a_session_once_with_all_its_calls(
-    build: Build, monkeypatch: pytest.MonkeyPatch, in_redis: bool
+    build: Build, monkeypatch: pytest.MonkeyPatch, in_redis: bool, consults: bool
 ) -> None:
-    """Killed after a transfer's call was noted, and before the call that it came from named it. That one ends before
-    the next is adopted."""
+    """Killed after a transfer's or consultation's call was noted, and before the call that it came from named it. That
+    one ends before the next is adopted."""
     config = {"session_records": True}
     came_from = clicked(state=terms.BRIDGED, answered_at=AT + 1.0, bridged_at=AT + 3.0, integrator=None)
     goes_on = essence_of("transfer", session_ref=REF, number="0820001234", transferred_from=REF)
-    goes_on.apart = [REF]
+    if consults:
+        kept = KeptTransfer("1001", "anonymous", terms.CALLEE, record=False, consults=terms.AGENT, held=B)
+        goes_on.order = msgspec.to_builtins(kept)
+    else:
+        goes_on.apart = [REF]
     if in_redis:
         bench = build(records=config).connect()
         leave_behind(bench, came_from, goes_on)
