@@ -62,6 +62,7 @@ _LISTED_MOST = 50_000
 _CALLS = keys.call("*")
 _GONE_ON = keys.gone_on("*")
 _NO_ANSWER = NoAnswer().summary
+_CANCELLERS = {by.encode(): by for by in (terms.API, terms.SYSTEM)}
 
 
 Take = Callable[[], Any]
@@ -416,7 +417,7 @@ class CallStore:
     def cancelled(self, refs: Sequence[str]) -> dict[str, str]:
         """Those of these calls that were cancelled, and by which party. :raises StoreUnavailable: Redis is down."""
         answers = self._reads.ask([("GET", keys.cancelled(ref)) for ref in refs], None)
-        return {ref: terms.API for ref, raw in zip(refs, answers, strict=True) if raw == terms.API.encode()}
+        return {ref: _CANCELLERS[raw] for ref, raw in zip(refs, answers, strict=True) if raw in _CANCELLERS}
 
     def note_gone_on(self, ref: str, new: str) -> None:
         """Note that this process goes on with a call's caller, in the call ``new``, perhaps the same: others that have

@@ -1329,24 +1329,25 @@ def test_adoption_files_of_a_dead_switch_are_read_by_its_clock(bench: Bench) -> 
 # Cancels -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_its_node", [True, False])
-def test_adoption_call_that_was_cancelled_says_so(build: Build, at_its_node: bool) -> None:
+@pytest.mark.parametrize(("at_its_node", "by"), [(True, terms.API), (True, terms.SYSTEM), (False, terms.API)])
+def test_adoption_call_that_was_cancelled_says_so(build: Build, at_its_node: bool, by: str) -> None:
     """Its node died in this moment: what it knew of the cancel died with it."""
     first = build().connect()
     attempt = begin_call(first, integrator="acme", number="0820001234")
     first.flush()
     other = build(name="app3", known=first.switches).connect()
     if at_its_node:
-        first.services.calls.cancel(attempt.call_ref, terms.API)
+        first.services.calls.cancel(attempt.call_ref, by)
     else:
         other.services.acting.cancel({"call_ref": attempt.call_ref, "switch": "fs1"})
-    eventually(lambda: other.services.store.cancelled([attempt.call_ref]) == {attempt.call_ref: terms.API})
+    eventually(lambda: other.services.store.cancelled([attempt.call_ref]) == {attempt.call_ref: by})
     first.services.membership.say()
     first.die()
     first.services.membership.leave()
     other.adoption.beat()
     ended(other, attempt.call_ref)
-    assert other.record()["end_reason"] == terms.CANCELLED
+    record = other.record()
+    assert (record["end_reason"], record["hung_up_by"]) == (terms.CANCELLED, by)
 
 
 def test_adoption_note_of_a_cancel_that_is_garbage_is_none(bench: Bench) -> None:
