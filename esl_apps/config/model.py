@@ -359,7 +359,7 @@ class Disa(Section, frozen=True):
 
 class Account(Bearer, frozen=True):
     tokens: list[CardsToken] = field(default_factory=list)
-    """Further tokens with fewer rights: as admin.tokens."""
+    """Further tokens with fewer rights: [{name: crm, token: ..., scopes: [cards]}]; scopes are call, read, cards."""
     realm: Annotated[str, described("a host name", pattern=r"^[A-Za-z0-9.-]*\Z", max_length=255)] = ""
     """Its SIP realm, for the Diversion header of calls that show the caller's own number; empty: localhost."""
     caller_id: CallerId | None = None

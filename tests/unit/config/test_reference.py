@@ -17,7 +17,15 @@ from esl_apps.config.model import Admin, Config
 from esl_apps.config.reference import descriptions
 from tests.support.configurations import SHIPPED
 
-LINES = SHIPPED.read_text().split("\n")
+
+def with_examples(text: str) -> str:
+    """The shipped file with its examples in comments as if they weren't: a list behind ``[]``."""
+    text = re.sub(r": \[\](.*)\n(?=((?: {10,}#.*\n)*) +# - \w)", r":   \1\n", text)
+    return re.sub(r"(?m)^( +)# (?=- \w|  \w+: | {20,}#)", r"\1", text)
+
+
+TEXT = with_examples(SHIPPED.read_text())
+LINES = TEXT.split("\n")
 
 #: Keys whose value in the shipped file is an example.
 EXAMPLES = {
@@ -26,6 +34,7 @@ EXAMPLES = {
     "integrators.record",
     "integrators.caller_ids",
     "integrators.campaigns",
+    "integrators.webhooks",
     "cccp.cccp_cb_number",
     "cccp.cccp_cc_number",
     "cccp.last_number_redial_code",
@@ -95,7 +104,13 @@ def is_a(kind: type[Section], node: yaml.MappingNode) -> bool:
     return node.value[0][0].value in explain.fields(kind)
 
 
-SHIPPED_KEYS = list(keys_of(Config, yaml.compose(SHIPPED.read_text())))
+SHIPPED_KEYS = list(keys_of(Config, yaml.compose(TEXT)))
+
+
+def origin(kind: type[Section], key: str) -> tuple[type, str]:
+    """A key, and the section that it is inherited from."""
+    parents = [parent for parent in reversed(kind.__mro__) if issubclass(parent, Section)]
+    return next(parent for parent in parents if key in explain.fields(parent)), key
 
 
 @pytest.mark.parametrize("kind", sorted(set(all_sections()), key=repr))
@@ -115,6 +130,21 @@ def test_shipped_comment_is_the_description() -> None:
         if comment and not inherited:
             described = descriptions(kind)[key].rstrip(".")
             assert comment.rstrip(".").casefold() == described.casefold(), path
+
+
+def test_shipped_file_has_every_key() -> None:
+    """As a key, or named in a comment of a key that holds its section."""
+    shown = {origin(kind, key) for _path, kind, key, _comment, _node in SHIPPED_KEYS}
+    comments: dict[type[Section], str] = {}
+    for _path, kind, key, comment, _node in SHIPPED_KEYS:
+        for inside in sections_in(explain.fields(kind)[key].type):
+            comments[inside] = f"{comments.get(inside, '')} {comment}"
+    assert [
+        f"{kind.__name__}.{key}"
+        for kind in set(all_sections())
+        for key in explain.fields(kind)
+        if origin(kind, key) not in shown and not re.search(rf"\b{key}\b", comments.get(kind, ""))
+    ] == []
 
 
 def test_shipped_value_is_the_default() -> None:
