@@ -33,6 +33,8 @@ POLL = 0.25
 #: Seconds for which a claimed call belongs to its node, unless it renews that; those of a dead node then become due
 #: again.
 LEASE = 120.0
+#: Seconds between two renewals: an application may have A rung for longer than a lease.
+_RENEW = LEASE / 3
 #: Seconds from a claim until Redis is asked whether it still holds, before A is rung.
 _SURE = LEASE / 2
 #: Seconds until a call is due again that its account has no room for: it may have hundreds.
@@ -107,13 +109,12 @@ class TimedCallPoller:
             return
         attempt.order = {**(attempt.order or {}), _KEPT: msgspec.to_builtins(call)}
         ringing = self._outgoing.place(placed, claim=claim)
-        ringing.join(LEASE / 3)
+        ringing.join(_RENEW)
         while not ringing.ready():
-            # An application may have A rung for longer than a lease.
             with suppress(StoreUnavailable):
                 if not self._store.renew(call, self._now(), LEASE):
                     break
-            ringing.join(LEASE / 3)
+            ringing.join(_RENEW)
         ringing.get()
         self._settle(attempt, call)
 
