@@ -17,6 +17,7 @@ from esl_apps.core.limits import Level, Limits, Refusal
 from esl_apps.node import charging
 from esl_apps.node.charging import cut_on
 from esl_apps.node.live import Live
+from esl_apps.process import background
 from esl_apps.store import keys
 from esl_apps.store.membership import BEAT
 from tests.support.bench import DID, Bench, Build
@@ -241,6 +242,17 @@ def lost_charge(bench: Bench, talked: float = 0.0, *, noted: bool = True) -> Cha
     return charge
 
 
+def settle_lost(bench: Bench, attempt: Attempt) -> None:
+    """Settle what a dead process has paid for a call, and wait until that is over."""
+    begun: list[gevent.Greenlet[..., Any]] = []
+    once = background.once
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(background, "once", lambda *work, **details: begun.append(once(*work, **details)))
+        bench.services.charging.settle_later(attempt, ["dead"])
+    gevent.joinall(begun)
+    bench.services.usage.settle()
+
+
 def counted(bench: Bench) -> float:
     """The seconds in Redis."""
     sums = bench.redis_server.client.hgetall(keys.usage_sums(LIMITED))
@@ -290,9 +302,7 @@ def test_charging_settles_a_call_that_is_not_adopted(
     charge = lost_charge(charged)
     attempt = Attempt(app="disa", call_dir="external", paid_for=[written(charge)], dialed_at=began, bridged_at=began)
     attempt.end(terms.ANSWERED, 16, terms.CALLEE, began + 6)
-    charged.services.charging.settle_later(attempt, ["dead"])
-    gevent.sleep(0.02)
-    charged.services.usage.settle()
+    settle_lost(charged, attempt)
     assert counted(charged) == pytest.approx(6 if dead else 10, abs=0.01)
     assert attempt.timeline[-1].what == terms.ENDED
 
@@ -306,9 +316,7 @@ def test_charging_settled_under_a_tripped_breaker_ends_no_call(charged: Bench, m
     charged.services.breakers.refresh()
     cuts: list[Charge] = []
     charged.services.usage._on_cut = cuts.append
-    charged.services.charging.settle_later(attempt, ["dead"])
-    gevent.sleep(0.02)
-    charged.services.usage.settle()
+    settle_lost(charged, attempt)
     charged.services.usage.accrue()
     assert (counted(charged), cuts) == (0, [])
 
@@ -424,8 +432,6 @@ def test_charging_settles_the_call_of_a_stranger_handed_over(
     lost.charges.clear()
     if ended:
         lost.end("agent_no_answer", 18, terms.AGENT, time.time())
-    charged.services.charging.settle_later(lost, ["dead"])
-    gevent.sleep(0.02)
-    charged.services.usage.settle()
+    settle_lost(charged, lost)
     # If the caller is rung for here, that flow has it counted.
     assert calls_counted(charged) == ((0, 0) if ended else (1, 1))
