@@ -390,6 +390,19 @@ def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
     store.stop()
 
 
+def test_store_notices_at_once_that_redis_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its idle connection: the next check is in an hour."""
+    monkeypatch.setattr("esl_apps.store.calls.PING_EVERY", 3600.0)
+    server = RedisServer()
+    store = CallStore(redis_client.connect(server.url), BOOT)
+    store.start()
+    eventually(lambda: store.healthy)
+    server.kill()
+    eventually(lambda: not store.healthy)
+    store.stop()
+    server.close()
+
+
 def test_call_that_cannot_be_read_is_none(store: CallStore, caplog: pytest.LogCaptureFixture) -> None:
     """Other programs may write to the same Redis."""
     one = save(store, call("bridged"))
