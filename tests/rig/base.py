@@ -80,6 +80,14 @@ class Leg:
         return self.ended_at - self.started_at
 
     @property
+    def rang(self) -> float:
+        """Seconds from the 180 to the answer or the end."""
+        until = self.answered_at or self.ended_at
+        assert self.ringing_at is not None
+        assert until is not None
+        return until - self.ringing_at
+
+    @property
     def answered_after(self) -> float:
         """Seconds from the INVITE to the answer, of a call that was answered."""
         assert self.answered_at is not None
