@@ -62,8 +62,9 @@ def put_back(node: Node, scope: str) -> None:
 
 def leave(redis: RedisServer, key: str, seconds: float) -> None:
     """Leave ``seconds`` of today's 30 minutes, as if the others had been talked."""
-    day = int(time.time() // 86400)
-    redis.client.hset(keys.usage_sums(key), f"d{day}", f"{1800 - seconds:.3f}")
+    day, spent = int(time.time() // 86400), f"{1800 - seconds:.3f}"
+    # The day may end meanwhile.
+    redis.client.hset(keys.usage_sums(key), mapping={f"d{day}": spent, f"d{day + 1}": spent})
 
 
 def dial_in(rig: Rig) -> PhoneLeg:
