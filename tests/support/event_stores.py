@@ -17,6 +17,7 @@ class FakeEventStore:
     def __init__(self) -> None:
         self.events: dict[str, list[Stored]] = {}
         self.down = False
+        self.refused = 0
         self.away: dict[str, StoreUnavailable] = {}
         self.listening: list[str] = []
         self.notes = 0
@@ -55,4 +56,5 @@ class FakeEventStore:
 
     def _ask(self) -> None:
         if self.down:
+            self.refused += 1
             raise StoreUnavailable("redis: no answer")

@@ -424,7 +424,7 @@ def test_close_from_elsewhere_releases_the_waiter(line: Line) -> None:
     gevent.sleep(0)
     session.close("the node stops")
     with pytest.raises(Gone):
-        waiting.get(timeout=1)
+        waiting.get(timeout=10)
 
 
 def test_wait_that_is_killed_leaves_the_session_usable(line: Line) -> None:

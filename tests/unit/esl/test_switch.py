@@ -51,7 +51,7 @@ def connect(fake_switch: FakeSwitch) -> Iterator[Connect]:
         started.append(switch)
         switch.start()
         if up:
-            assert switch.wait_up(3)
+            assert switch.wait_up(10)
         return switch
 
     yield start
@@ -303,12 +303,12 @@ def test_switch_writes_of_two_greenlets_do_not_interleave(fake_switch: FakeSwitc
 
 def test_job_has_its_answer(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["bgapi"] = lambda _peer, text: reply() + job_done(job_uuid(text), "+OK 1234\n")
-    assert connect().bgapi("originate user/1000 &park").result(1) == "+OK 1234\n"
+    assert connect().bgapi("originate user/1000 &park").result(10) == "+OK 1234\n"
 
 
 def test_job_answer_before_its_reply_counts(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["bgapi"] = lambda _peer, text: job_done(job_uuid(text), "+OK 1234\n") + reply()
-    assert connect().bgapi("originate user/1000 &park").result(1) == "+OK 1234\n"
+    assert connect().bgapi("originate user/1000 &park").result(10) == "+OK 1234\n"
 
 
 def test_job_is_answered_once(fake_switch: FakeSwitch, connect: Connect) -> None:
@@ -320,14 +320,14 @@ def test_job_is_answered_once(fake_switch: FakeSwitch, connect: Connect) -> None
     switch = connect()
     job = switch.bgapi("x")
     job.notify(lambda: told.append("told"))
-    assert job.result(1) == "first"
+    assert job.result(10) == "first"
     switch.api("behind both")
     assert (job.result(), told) == ("first", ["told"])
 
 
 def test_job_that_is_refused_has_the_refusal(fake_switch: FakeSwitch, connect: Connect) -> None:
     fake_switch.answers["bgapi"] = reply("-ERR permission denied")
-    assert connect().bgapi("originate x").result(1) == "-ERR permission denied"
+    assert connect().bgapi("originate x").result(10) == "-ERR permission denied"
 
 
 def test_job_is_lost_with_the_connection(fake_switch: FakeSwitch, connect: Connect) -> None:
@@ -338,7 +338,7 @@ def test_job_is_lost_with_the_connection(fake_switch: FakeSwitch, connect: Conne
     switch.api("behind it")
     fake_switch.drop()
     with pytest.raises(SwitchUnavailable):
-        job.result(1)
+        job.result(10)
     eventually(lambda: told == [True])
 
 
@@ -362,7 +362,7 @@ def test_job_that_ended_is_forgotten(fake_switch: FakeSwitch, connect: Connect) 
     fake_switch.answers["bgapi"] = answers
     switch = connect()
     for command in ("good", "refused"):
-        switch.bgapi(command).result(1)
+        switch.bgapi(command).result(10)
     assert switch._jobs == {}
 
 
@@ -423,7 +423,7 @@ def test_switch_loss_fails_the_waiter(fake_switch: FakeSwitch, connect: Connect)
     eventually(lambda: "api slow" in fake_switch.heard)
     fake_switch.drop()
     with pytest.raises(SwitchUnavailable):
-        asking.get(timeout=1)
+        asking.get(timeout=10)
 
 
 @pytest.fixture
@@ -459,7 +459,7 @@ def test_switch_backoff_restarts_after_a_good_connection(
     switch = connect("wrong", up=False)
     eventually(lambda: len(pauses) >= 8)
     switch.password = PASSWORD
-    assert switch.wait_up(3)
+    assert switch.wait_up(10)
     tried = len(pauses)
     switch.password = "wrong"
     fake_switch.drop()
@@ -477,7 +477,7 @@ def test_switch_that_hurries_is_tried_at_once(connect: Connect, monkeypatch: pyt
     gevent.sleep(0.05)
     assert not switch.connected
     switch.hurry()
-    assert switch.wait_up(3)
+    assert switch.wait_up(10)
 
 
 def test_switch_that_crashes_each_time_is_asked_with_pauses(
@@ -504,7 +504,7 @@ def test_switch_that_is_stopped_is_noticed(
     fake_switch.stop_at("api status")
     downs: list[str] = []
     connect(on_down=lambda switch: downs.append(switch.last_error))
-    eventually(lambda: downs, within=1)
+    eventually(lambda: downs)
     assert downs[0] == "no answer within 0.05 s"
 
 
@@ -537,10 +537,10 @@ def test_switch_command_waiting_at_the_loss_is_not_sent_later(
     del fake_switch.answers["api stop"]
     fake_switch.drop()
     with pytest.raises(SwitchUnavailable):
-        ringing.get(timeout=1).result(1)
+        ringing.get(timeout=10).result(10)
     eventually(lambda: switch.reconnects == 1 and switch.connected)
     # Its place in the queue of replies is gone, too.
-    assert switch.api("works", timeout=0.5) == "+OK works"
+    assert switch.api("works") == "+OK works"
     assert not [text for text in fake_switch.heard if text.startswith("bgapi")]
 
 
@@ -573,9 +573,9 @@ def test_switch_stop_ends_all_waits(fake_switch: FakeSwitch, connect: Connect) -
     eventually(lambda: "api slow" in fake_switch.heard)
     switch.stop()
     with pytest.raises(SwitchUnavailable, match="stopped"):
-        asking.get(timeout=1)
+        asking.get(timeout=10)
     with pytest.raises(SwitchUnavailable, match="stopped"):
-        job.result(1)
+        job.result(10)
     assert downs == ["stopped"]
     gevent.sleep(0.03)
     assert len(fake_switch.connections) == 1

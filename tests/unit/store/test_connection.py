@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from esl_apps.store.fast_client import TIMEOUT, FastClient, fast_client
 from esl_apps.store.redis_client import connect
 from tests.support import redis_servers
 from tests.support.node import RedisServer
+from tests.support.peer import eventually
 
 PING = pack(("PING",))
 
@@ -51,7 +53,7 @@ def client(server: RedisServer) -> Iterator[Any]:
 @pytest.fixture
 def pool(server: RedisServer) -> Iterator[Pool]:
     """A pool with one connection."""
-    made = Pool(lambda: Connection(redis_url.server(server.url), 2.0), 1, 0.2)
+    made = Pool(lambda: Connection(redis_url.server(server.url), 10.0), 1, 10.0)
     yield made
     made.close()
 
@@ -59,6 +61,13 @@ def pool(server: RedisServer) -> Iterator[Pool]:
 def kill_connections(server: RedisServer) -> None:
     admin: Any = server.client
     admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def arrived(line: Connection) -> None:
+    """Wait until something has come that nothing reads, or the end."""
+    assert line._stream is not None
+    readable = line._stream._sock.fileno()
+    eventually(lambda: select.select([readable], [], [], 0)[0])
 
 
 def told(ask: Callable[[], object]) -> str:
@@ -202,7 +211,7 @@ def test_answer_left_behind_is_not_the_next_ones(pool: Pool, in_parser: bool) ->
     line.ask(PING, 1)
     assert line._stream is not None
     line._stream.send(pack(("ECHO", "stray")), 2.0)
-    gevent.sleep(0.1)
+    arrived(line)
     if in_parser:
         line._reader.feed(line._stream.look())
     pool.give_back(line)
@@ -222,6 +231,7 @@ def test_pool_that_is_used_up_waits_then_raises(pool: Pool) -> None:
     line = pool.take()
     gevent.spawn_later(0.05, pool.give_back, line)
     assert pool.take() is line
+    pool._timeout = 0.05
     assert told(pool.take) == "redis: no connection has come free"
 
 
@@ -270,6 +280,15 @@ def test_watch_that_is_killed_closes_its_line(client: Any) -> None:
 # Logins -----------------------------------------------------------------------------------------------
 
 
+def is_added(admin: FastClient) -> bool:
+    """Add the user of a node; False while Redis starts."""
+    try:
+        admin.execute_command("ACL", "SETUSER", "node", "on", ">p@ss", "~*", "+@all")
+    except StoreUnavailable:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
     """The Unix socket of a Redis that wants a login."""
@@ -279,12 +298,7 @@ def guarded() -> Iterator[str]:
         process = subprocess.Popen([*command, "--requirepass", "s/c"], stdout=subprocess.DEVNULL)
         admin = fast_client(f"unix://:s%2Fc@{path}")
         try:
-            for _ in range(100):
-                try:
-                    admin.execute_command("ACL", "SETUSER", "node", "on", ">p@ss", "~*", "+@all")
-                    break
-                except StoreUnavailable:
-                    gevent.sleep(0.05)
+            eventually(lambda: is_added(admin))
             yield str(path)
         finally:
             process.terminate()

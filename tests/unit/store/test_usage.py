@@ -227,10 +227,13 @@ gevent.sleep(60)
 
 
 def test_leases_go_by_the_clock_of_redis(client: Any, server: RedisServer) -> None:
+    before = redis_time(server)
     UsageStore(client, "one", lease=30).enter(HOLDER, 1, "a")
+    after = redis_time(server)
     [(_call, ends)] = server.client.zrange(keys.concurrent(HOLDER), 0, -1, withscores=True)
-    assert abs(ends - time.time() - 30) < 1
-    assert 28000 < server.client.pttl(keys.concurrent(HOLDER)) <= 30000
+    assert before + 29.999 < ends < after + 30.001  # stored in milliseconds
+    left = server.client.pttl(keys.concurrent(HOLDER)) / 1000
+    assert after + left - 0.002 < ends < redis_time(server) + left + 0.002
 
 
 # Calls -----------------------------------------------------------------------------------------------
@@ -574,7 +577,7 @@ def test_call_is_cut_the_moment_its_limit_ends(client: Any) -> None:
     while not cut:
         assert time.monotonic() < end
         gevent.sleep(0.02)
-    assert 1.3 < time.monotonic() - began < 5
+    assert 1.3 < time.monotonic() - began < 10
     assert cut == [long]
     assert "minutes_per_day" in str(long.cut)
 
