@@ -139,7 +139,7 @@ class ClickCall(Struct, frozen=True):
         if fault is not None:
             end = call.ended()
             note_legs(attempt, end.aleg, None)
-            attempt.end(terms.REJECTED, _code_of([fault]), terms.SYSTEM, end.at)
+            attempt.end(terms.REJECTED, code_of([fault]), terms.SYSTEM, end.at)
         else:
             _finish(call, attempt, failed, unconfirmed=not ready and click.client.confirms(self.order))
 
@@ -398,7 +398,7 @@ def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) 
     """Refuse with SIP 400, one ``X-…-Error: FIELD: message`` header per fault, and end with a rejected record."""
     for fault in faults:
         attempt.note("refused", f"{fault.field}: {fault.message}")
-    code = _code_of(faults)
+    code = code_of(faults)
     errors = [(f"{family}-Error", f"{fault.field}: {fault.message}") for fault in faults]
     with suppress(CallEnded):
         # By default the switch sends cause 41 with a 400, as if the network had failed.
@@ -406,7 +406,7 @@ def _refuse(call: Call, attempt: Attempt, faults: Sequence[Fault], family: str) 
     attempt.end(terms.REJECTED, code, terms.SYSTEM, call.ended().at)
 
 
-def _code_of(faults: Sequence[Fault]) -> int:
+def code_of(faults: Sequence[Fault]) -> int:
     """Return the Q.850 cause of a refusal."""
     codes = {fault.code for fault in faults}
     if "restricted" in codes:

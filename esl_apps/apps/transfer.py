@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from esl_apps.apps.application import Application
-from esl_apps.apps.click2dial import limit_fault
+from esl_apps.apps.click2dial import code_of, limit_fault
 from esl_apps.apps.context import AppPolicy, Host
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import LONGEST, OF_PHONE, PHONE, Bleg, aleg_variables, has_phone, join, recording_of
@@ -120,7 +120,7 @@ class TransferCall:
             attempt.note("aleg_ended", str(ended))
         end = back or call.ended()
         if fault is not None:
-            attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, end.at)
+            attempt.end(terms.REJECTED, code_of([fault]), terms.SYSTEM, end.at)
         agent = end.aleg if self.kept.second_party == terms.CALLEE else end.bleg
         attempt.hold_time = talk.hold_time(attempt, end.at, agent.hold_seconds if agent is not None else 0.0)
         if self.consults and back is None and _parted(attempt, end):

@@ -10,7 +10,7 @@ import pytest
 from esl_apps.apps import second_party, transfer
 from esl_apps.apps.legs import LONGEST
 from esl_apps.apps.transfer import TransferCall
-from esl_apps.core import node_clock, talk, terms
+from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.charges import Charge
@@ -133,13 +133,16 @@ def test_transfer_to_a_busy_agent_says_so() -> None:
     assert record.end_reason == "agent_busy"
 
 
-def test_transfer_that_the_rules_refuse_meanwhile_dials_nothing() -> None:
+@pytest.mark.parametrize("client", [None, IntegratorRules("acme", PLAN, outside=False)])
+def test_transfer_that_the_rules_refuse_meanwhile_dials_nothing(client: IntegratorRules | None) -> None:
     call = ScriptedCall([], ended())
-    made = replace(new("agent", "1001"), to=PLAN.read("0900123456"))
-    record = run(call, made)
+    made = new("callee", "0820005678")
+    made.answered(call, ScriptedPolicy(clients={"acme": client} if client else {}), host([], Purse()))
     assert call.did("bridge") == []
     assert "transfer_refused" in str(call.did("play"))
-    assert record.end_reason == terms.REJECTED
+    record = made.attempt.record
+    assert record is not None
+    assert (record.end_reason, record.end_code) == (terms.REJECTED, causes.BEARER_NOT_AUTHORIZED)
 
 
 @pytest.mark.parametrize(("leg", "reason"), [("stays", "answered"), ("new", "rejected")])
