@@ -11,7 +11,7 @@ from pathlib import Path
 
 from esl_apps.cli import completions, manual, new_files
 from esl_apps.cli.exit_status import Exit
-from esl_apps.cli.output import print_error, report
+from esl_apps.cli.output import print_error, print_json, report
 from esl_apps.cli.parser import Parser, near, parser
 
 #: Files that are made from the parser.
@@ -46,10 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
         return Exit.FAILED
     if arguments.output is not None:
         return _copy(arguments.names or names(), Path(arguments.output))
-    if not arguments.names:
-        print("\n".join(names()))
-    for name in arguments.names:
-        sys.stdout.write(text_of(name))
+    for name in arguments.names or names():
+        if arguments.json:
+            print_json({"name": name, "text": text_of(name)} if arguments.names else {"name": name})
+        else:
+            sys.stdout.write(text_of(name) if arguments.names else f"{name}\n")
     return Exit.OK
 
 

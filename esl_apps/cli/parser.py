@@ -211,7 +211,9 @@ def _add_changing(commands: _Commands) -> None:
         json="all files: an object of names and texts",
         waits=False,
     )
-    dialplan.add_argument("-o", "--output", metavar="FOLDER", type=_text, help="write them to this folder instead")
+    dialplan.formats.add_argument(
+        "-o", "--output", metavar="FOLDER", type=_text, help="write them to this folder instead"
+    )
 
     _add_init(commands)
     files = commands.add(
@@ -219,10 +221,13 @@ def _add_changing(commands: _Commands) -> None:
         "files:run",
         "list the files that the package brings: for FreeSWITCH, systemd, monitoring, the shell; or print some",
         config=False,
+        json="each file: its name and, if it is to be printed, its text",
         waits=False,
     )
     files.add_argument("names", nargs="*", metavar="NAME", help="print this file; without one, list all")
-    files.add_argument("-o", "--output", metavar="FOLDER", type=_text, help="write them below this folder instead")
+    files.formats.add_argument(
+        "-o", "--output", metavar="FOLDER", type=_text, help="write them below this folder instead"
+    )
 
 
 def _add_init(commands: _Commands) -> None:

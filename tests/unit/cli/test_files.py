@@ -28,6 +28,19 @@ def test_files_prints_a_file_as_it_is(run: Run) -> None:
     assert (ran.status, ran.out) == (0, (ROOT / "conf/systemd/esl-apps.service").read_text())
 
 
+def test_files_as_json_have_a_line_each(run: Run) -> None:
+    assert run("files", "--json").json == [{"name": name} for name in files.names()]
+    wanted = ["high_risk.yml", "systemd/esl-apps.service"]
+    assert run("files", *wanted, "--json").json == [{"name": name, "text": files.text_of(name)} for name in wanted]
+
+
+@pytest.mark.parametrize("command", ["files", "dialplan"])
+def test_files_are_written_or_printed_as_json(run: Run, tmp_path: Path, command: str) -> None:
+    ran = run(command, "--json", "-o", str(tmp_path))
+    assert (ran.status, [*tmp_path.iterdir()]) == (2, [])
+    assert "not allowed with argument" in ran.err
+
+
 @pytest.mark.parametrize("name", ["systemd/esl-apps.servic", "../setup.cfg", "/etc/passwd", "freeswitch"])
 def test_files_unknown_name_prints_nothing(run: Run, name: str) -> None:
     ran = run("files", "high_risk.yml", name)
