@@ -69,7 +69,8 @@ class Number:
     e164: str
     """Digits without ``+``; for an extension, an emergency or an unreadable number, the digits dialled."""
     national: str
-    """As dialled inside its own country, with the trunk prefix, digits only."""
+    """As dialled in the plan's country, digits only: with the trunk prefix, or if its country code is another, with the
+    international prefix."""
     klass: str
     """The name of an operator's classifier, or one of :data:`CLASSES`."""
     built_in: str
@@ -147,6 +148,7 @@ class NumberPlan:
         ``high_risk``: prefixes, as ``+53``."""
         self.region = region
         self._code = phonenumbers.country_code_for_region(region)
+        self._prefix = _international_prefix(region)
         self._extensions = re.compile(extensions)
         self._classifiers = [(name, re.compile(regex)) for name, regex in (classifiers or {}).items()]
         self._emergencies = [regex for name, regex in self._classifiers if name == EMERGENCY]
@@ -206,6 +208,10 @@ class NumberPlan:
     def find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
         """Set an attribute of a number, and those that come with it."""
         if name == "national":
+            if parsed.country_code != self._code:
+                # Its digits at home would be another subscriber's, perhaps a premium number.
+                number.national = self._prefix + number.e164
+                return
             national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
             number.national = re.sub(r"\D", "", national)
             return
@@ -251,6 +257,13 @@ class NumberPlan:
         """Return whether two texts are the same subscriber's number. Unreadable ones never are."""
         first, second = self.find(one), self.find(other)
         return first is not None and second is not None and first.subscriber == second.subscriber
+
+
+def _international_prefix(region: str) -> str:
+    """Return the digits before a foreign number. Regions whose carriers each have a prefix get the usual ``00``."""
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region(region)
+    prefixes = [] if metadata is None else [metadata.preferred_international_prefix, metadata.international_prefix]
+    return next((prefix for prefix in prefixes if prefix and prefix.isdecimal()), "00")
 
 
 def _is_of_own(e164: str, name: str, regex: re.Pattern[str]) -> bool:

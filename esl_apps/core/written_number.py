@@ -131,7 +131,9 @@ def forms(number: Number, plan: NumberPlan, *, international: bool = False) -> I
     if number.is_extension or number.is_emergency:
         yield number
         return
-    texts = [number.national, number.e164]
+    # A foreign number's national form is E.164 with a prefix.
+    is_foreign = number.national.endswith(number.e164)
+    texts = [number.e164] if is_foreign else [number.national, number.e164]
     for text in (*(reversed(texts) if international else texts), f"00{number.e164}", number.plus):
         try:
             again = plan.read(text)

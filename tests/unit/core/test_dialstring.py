@@ -106,6 +106,11 @@ def test_every_placeholder() -> None:
     )
 
 
+def test_foreign_number_is_never_dialled_as_one_at_home() -> None:
+    endpoints = Endpoints("user/{number}", ("a/{national}",))
+    assert endpoints.of(PLAN.read("+442079460000"), as_asked=False) == ("a/00442079460000",)
+
+
 @pytest.mark.parametrize("as_asked", [True, False])
 def test_extension_goes_to_its_phone_and_to_no_gateway(as_asked: bool) -> None:
     assert ENDPOINTS.of(PLAN.read("1000"), as_asked=as_asked) == ("user/1000@127.0.0.1",)
@@ -159,3 +164,7 @@ def test_whatever_was_dialled_the_endpoint_is_one_of_digits(text: str) -> None:
 )
 def test_caller_id_format(how: str, shown: str) -> None:
     assert dialstring.caller_id(PLAN.read("0027820001234"), how) == shown
+
+
+def test_caller_id_of_a_foreign_number_is_none_at_home() -> None:
+    assert dialstring.caller_id(PLAN.read("+493012345678"), "national") == "00493012345678"

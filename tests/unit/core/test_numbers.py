@@ -25,6 +25,28 @@ def test_one_number_however_it_is_written(written: str) -> None:
     assert number.dialled == written
 
 
+@pytest.mark.parametrize(
+    ("region", "written", "national"),
+    [
+        ("GB", "+499090123456", "00499090123456"),
+        ("ZA", "00442079460000", "00442079460000"),
+        ("ZA", "+870776123456", "00870776123456"),
+        ("US", "+442079460000", "011442079460000"),
+        ("AU", "+442079460000", "0011442079460000"),
+        ("RU", "+442079460000", "810442079460000"),
+        # Each carrier has its own.
+        ("BR", "+442079460000", "00442079460000"),
+        # One country code, several regions.
+        ("CA", "+12125550123", "2125550123"),
+        ("GB", "+441534123456", "01534123456"),
+        ("RU", "+77012345678", "87012345678"),
+    ],
+)
+def test_national_form_of_a_foreign_number_is_no_home_number(region: str, written: str, national: str) -> None:
+    """+49 9090 123456, dialled as 09090 123456 in Britain, is a premium number."""
+    assert NumberPlan(region, r"^\d{3,4}$").read(written).national == national
+
+
 @pytest.mark.parametrize("written", ["+39 0341 123456", "+39 (0)341 123456", "0039 (0) 341 123456"])
 def test_zero_that_belongs_to_the_number_is_kept(written: str) -> None:
     """Without it, this number of Lecco is a mobile in Italy."""

@@ -149,6 +149,13 @@ def test_number_is_matched_in_each_canonical_form(pattern: str, dialled: str) ->
         assert read(client, callee=text).callee.dialled == dialled
 
 
+def test_foreign_number_outside_the_00_regions_keeps_its_plus() -> None:
+    client = IntegratorRules("acme", NumberPlan("US", r"^\d{3,4}$"), patterns={"callee": r"\+?\d{3,16}"})
+    assert client.read({**GOOD, "callee": "+44 20 7946 0000", "outbound_id": "27115550000"}).callee.dialled == (
+        "+442079460000"
+    )
+
+
 def test_numbers_are_read_in_the_integrators_region() -> None:
     client = IntegratorRules("acme", NumberPlan("US", r"^\d{3,4}$"), patterns={"callee": r"1\d{10}"})
     for text in ("(212) 555-0100", "212.555.0100", "+1 212 555 0100", "1-212-555-0100"):
