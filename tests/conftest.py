@@ -200,6 +200,15 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
+def sandbox() -> Iterator[Rig]:
+    """A sandbox of the module's own."""
+    from tests.rig.sandbox import SandboxRig
+
+    with SandboxRig() as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
 def module_node(rig: Rig, redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node for a module's tests; a module's ``CONFIG(config)`` may change the configuration first."""
     config = configuration(rig, redis, record=True)

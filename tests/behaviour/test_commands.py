@@ -23,12 +23,6 @@ from tests.support.node import Node, RedisServer, configuration
 from tests.support.ports import free_port
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxRig]:
-    with SandboxRig() as rig:
-        yield rig
-
-
 @pytest.fixture
 def settings(sandbox: SandboxRig, redis: RedisServer) -> dict[str, Any]:
     return configuration(sandbox, redis)

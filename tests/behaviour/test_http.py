@@ -41,12 +41,6 @@ LEGACY_CLIENT = "127.0.0.2"
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxRig]:
-    with SandboxRig() as rig:
-        yield rig
-
-
-@pytest.fixture(scope="module")
 def own_redis() -> Iterator[RedisServer]:
     """A Redis for this module alone: a test kills it."""
     server = RedisServer()

@@ -53,12 +53,6 @@ def scoped(kinds: dict[str, list[str]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxRig]:
-    with SandboxRig() as rig:
-        yield rig
-
-
-@pytest.fixture(scope="module")
 def served(sandbox: SandboxRig, redis: RedisServer) -> Iterator[Node]:
     config = configuration(sandbox, redis, tokens=scoped(SCOPED))
     config["integrators"][0]["token_hash"] = hash_token(config["integrators"][0].pop("token"))

@@ -18,13 +18,6 @@ from tests.support.node import CDRS, Node, RedisServer, configuration, request
 CALLEE, DID = "0820001234", "27115550000"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxRig]:
-    made = SandboxRig()
-    yield made
-    made.close()
-
-
 @pytest.fixture(params=["", *redis_servers.ENDS])
 def redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server = RedisServer(program=redis_servers.program(request.param) if request.param else "")

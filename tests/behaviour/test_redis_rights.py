@@ -22,13 +22,6 @@ QUOTED = "a%2Fb%23c%3Fd%25e%40f%3Ag"
 RIGHTS = {"least": acl_rule(), "hosted": "~* +@all -@dangerous"}
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxRig]:
-    made = SandboxRig()
-    yield made
-    made.close()
-
-
 @pytest.fixture(params=["", *redis_servers.ENDS])
 def redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server = RedisServer(program=redis_servers.program(request.param) if request.param else "")

@@ -18,12 +18,6 @@ from tests.support.node import ADMIN_TOKEN, TOKEN, Node, RedisServer, asks, conf
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxRig]:
-    with SandboxRig() as rig:
-        yield rig
-
-
-@pytest.fixture(scope="module")
 def reloadable(sandbox: SandboxRig, redis: RedisServer) -> Iterator[Node]:
     node = Node(configuration(sandbox, redis))
     yield node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,6 @@ SECRETS = {
     # Some receivers have no other password.
     "webhook path": "61386path88401742",
 }
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxRig]:
-    made = SandboxRig()
-    yield made
-    made.close()
 
 
 @pytest.fixture
