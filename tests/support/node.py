@@ -186,6 +186,12 @@ class Node:
             self.process.send_signal(sig)
         return self.process.wait(timeout)
 
+    def end(self) -> None:
+        """Stop it, and check that it exited with 0 and logged no traceback."""
+        assert self.stop() == 0
+        log = self.log.read_text()
+        assert "Traceback" not in log, log
+
     def post(self, agent: str, callee: str, outbound_id: str = "27115550000", **more: Any) -> Answer:
         headers = more.pop("headers", {})
         query = more.pop("query", "")
