@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
 import ssl
 import threading
@@ -76,16 +75,8 @@ def node(served: Node) -> Iterator[Node]:
 
 
 def reload(node: Node, wanted: str = "config_reloaded") -> None:
-    seen = len([line for line in node.lines() if line["event"] in ("config_reloaded", "config_reload_refused")])
-    node.file.write_text(json.dumps(node.config))
-    assert node.process is not None
-    node.process.send_signal(signal.SIGHUP)
-
-    def told() -> list[dict[str, Any]]:
-        return [line for line in node.lines() if line["event"] in ("config_reloaded", "config_reload_refused")][seen:]
-
-    eventually(told)
-    assert told()[0]["event"] == wanted, told()
+    told = node.reload(json.dumps(node.config))
+    assert told.partition(":")[0] == wanted, told
 
 
 # Tokens ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -29,22 +28,7 @@ def node(reloadable: Node) -> Iterator[Node]:
     before = json.dumps(reloadable.config)
     yield reloadable
     reloadable.config = json.loads(before)
-    reload(reloadable, before)
-
-
-def reload(node: Node, text: str) -> str:
-    """Send SIGHUP with this file; return the log's line about it."""
-    seen = sum(line["event"] in ("config_reloaded", "config_reload_refused") for line in node.lines())
-    node.file.write_text(text)
-    assert node.process is not None
-    node.process.send_signal(signal.SIGHUP)
-
-    def told() -> list[dict[str, Any]]:
-        return [line for line in node.lines() if line["event"] in ("config_reloaded", "config_reload_refused")][seen:]
-
-    eventually(told)
-    (line,) = told()
-    return str(line["event"]) + (": " + line["reason"] if "reason" in line else "")
+    reloadable.reload(before)
 
 
 def dry_run(node: Node, **fields: str) -> Any:
@@ -54,7 +38,7 @@ def dry_run(node: Node, **fields: str) -> Any:
 def test_reload_applies_patterns_tokens_and_caller_ids(node: Node) -> None:
     acme = node.config["integrators"][0]
     acme.update(token="new-token", caller_ids=["27115559999"], patterns={"agent": "7\\d{3}"})
-    assert reload(node, json.dumps(node.config)) == "config_reloaded"
+    assert node.reload(json.dumps(node.config)) == "config_reloaded"
     body = {"agent": "7000", "callee": "0820001234", "outbound_id": "27115559999"}
     answer = request(node.api, "POST", "/click2dial/calls?dry_run=1", body, token="new-token")
     assert answer.json["ok"], answer.json
@@ -65,7 +49,7 @@ def test_reload_with_one_mistake_changes_nothing(node: Node) -> None:
     acme = node.config["integrators"][0]
     acme.update(token="new-token", caller_ids=["27115559999"])
     node.config["inbound"] = {"27115550000": {"integrator": "nobody", "agents": ["1000"]}}
-    told = reload(node, json.dumps(node.config, indent=1))
+    told = node.reload(json.dumps(node.config, indent=1))
     assert re.match(
         r"config_reload_refused: .*esl_apps\.yml:\d+: inbound\.27115550000\.integrator: no such integrator", told
     )
@@ -75,7 +59,7 @@ def test_reload_with_one_mistake_changes_nothing(node: Node) -> None:
 
 @pytest.mark.parametrize("text", ["", "node: [", "\x00"])
 def test_reload_of_a_file_that_is_not_yaml_changes_nothing(node: Node, text: str) -> None:
-    assert reload(node, text).startswith("config_reload_refused: ")
+    assert node.reload(text).startswith("config_reload_refused: ")
     assert dry_run(node, outbound_id="27115550000").json["ok"]
 
 
@@ -87,14 +71,14 @@ def test_reload_that_needs_a_restart_names_the_key(node: Node, section: str) -> 
     else:
         key = {"node": "listen", "redis": "url", "admin": "listen"}[section]
         node.config[section][key] = "redis://127.0.0.1:1/0" if section == "redis" else "127.0.0.1:1"
-    told = reload(node, json.dumps(node.config))
+    told = node.reload(json.dumps(node.config))
     assert told.startswith(f"config_reload_refused: {section}"), told
     assert request(node.api, "GET", "/click2dial/calls", token=TOKEN).status == 200
 
 
 def test_reload_without_a_gateway_refuses_numbers_outside(node: Node) -> None:
     node.config["dial"] = {**node.config.get("dial", {}), "external": []}
-    assert reload(node, json.dumps(node.config)) == "config_reloaded"
+    assert node.reload(json.dumps(node.config)) == "config_reloaded"
     body = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
     answer = request(node.api, "POST", "/click2dial/calls", body)
     assert answer.status == 422, answer.json
@@ -109,7 +93,7 @@ def test_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisServe
     ref = node.call("1000", "0820001234")
     eventually(lambda: node.get(ref)["state"] == "bridged")
     node.config["integrators"][0]["dispositions"] = "teleforge"
-    assert reload(node, json.dumps(node.config)) == "config_reloaded"
+    assert node.reload(json.dumps(node.config)) == "config_reloaded"
     time.sleep(0.1)
     assert node.get(ref)["state"] == "bridged"
     callee.calls[0].hangup()
@@ -117,7 +101,7 @@ def test_reload_drops_no_call(node: Node, sandbox: SandboxRig, redis: RedisServe
 
 
 def test_admin_port_answers_after_a_refused_reload(node: Node) -> None:
-    reload(node, "{")
+    node.reload("{")
     assert request(node.admin, "GET", "/readyz", token=ADMIN_TOKEN).status == 200
 
 
@@ -128,7 +112,7 @@ def test_reload_ends_a_session_at_its_next_number(
     redis.flush()
     entrance = {"pin": "4821907356", "numbers": [DISA], "interdigit": 700}
     node.config["accounts"] = {"acme": {"caller_id": {"number": "+27115550000"}, "disa": {"front": entrance}}}
-    assert reload(node, json.dumps(node.config)) == "config_reloaded"
+    assert node.reload(json.dumps(node.config)) == "config_reloaded"
     sandbox.route(DISA, "disa/acme/front", node.config["node"]["listen"])
     callee = sandbox.outside("441234567890", Script(answer_after=0.1, tone=900))
     leg = sandbox.outside("0825556666").dial(DISA)
@@ -144,7 +128,7 @@ def test_reload_ends_a_session_at_its_next_number(
         acme["call_restriction"] = {"international": {"action": "deny"}}
     else:
         entrance["pin"] = "1029384756"
-    assert reload(node, json.dumps(node.config)) == "config_reloaded"
+    assert node.reload(json.dumps(node.config)) == "config_reloaded"
     callee.calls[0].hangup()
     assert leg.hears(*DIALTONE, within=5)
     leg.digits("00441234567890#")

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import redis as redispy
 
 from esl_apps.store import keys
+from tests.rig.base import eventually
 from tests.support import short_prompts, temporary, zygote
 from tests.support.ports import free_port
 
@@ -179,6 +180,20 @@ class Node:
         """The CPU time that its process has used."""
         assert self.process is not None
         return time.clock_gettime((~self.process.pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+
+    def reload(self, text: str) -> str:
+        """Send SIGHUP with this file; return the log's line about it: the event, and the reason of a refusal."""
+
+        def told() -> list[dict[str, Any]]:
+            return [line for line in self.lines() if line["event"] in ("config_reloaded", "config_reload_refused")]
+
+        seen = len(told())
+        self.file.write_text(text)
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(told()) > seen)
+        (line,) = told()[seen:]
+        return str(line["event"]) + (": " + line["reason"] if "reason" in line else "")
 
     def stop(self, sig: int = signal.SIGTERM, timeout: float = 20) -> int:
         assert self.process is not None
