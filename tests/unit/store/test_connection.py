@@ -70,6 +70,12 @@ def arrived(line: Connection) -> None:
     eventually(lambda: select.select([readable], [], [], 0)[0])
 
 
+def idle(client: Any) -> Connection:
+    """The connection that is used next."""
+    line: Connection = client._connections._free.queue[-1]
+    return line
+
+
 def told(ask: Callable[[], object]) -> str:
     with pytest.raises(StoreUnavailable) as error:
         ask()
@@ -188,7 +194,7 @@ def test_redis_that_is_not_there_is_told_by_address() -> None:
 def test_connection_that_redis_closed_is_made_again(client: Any, server: RedisServer) -> None:
     client.ping()
     kill_connections(server)
-    gevent.sleep(0.1)
+    arrived(idle(client))
     assert client.ping()
 
 
@@ -198,7 +204,7 @@ def test_redis_that_is_gone_is_known_to_have_run_nothing() -> None:
     client = fast_client(server.url)
     assert client.ping()
     server.kill()
-    gevent.sleep(0.1)
+    arrived(idle(client))
     for ask in (client.ping, lambda: client.send_all([("PING",)])):
         with pytest.raises(Unsent):
             ask()
