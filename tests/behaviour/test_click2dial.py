@@ -55,7 +55,8 @@ def test_click2dial_talk_is_in_the_record(rig: Rig, node: Node, redis: RedisServ
     assert record["ref"] == "click-dial"
     assert record["hold_time"] == 0
     assert record["seq"] >= 1
-    assert abs(record["dialed_at"] - began) <= 1.1
+    # In whole seconds.
+    assert began - 1.1 <= record["dialed_at"] <= time.time()
     assert record["bridged_at"] > record["answered_at"] > record["dialed_at"]
     assert states(node, ref)[-3:] == ["callee_ringing", "bridged", "ended"]
     with wave.open(str(recording(rig, record))) as wav:
@@ -168,13 +169,15 @@ def test_hold_time_counts_the_agents_hold(rig: Rig, node: Node, redis: RedisServ
     ref = node.call("1000", CALLEE)
     eventually(lambda: node.get(ref)["state"] == "bridged")
     assert agent.calls[0].hears(900)
+    began = time.monotonic()
     agent.calls[0].hold()
     # A hold long enough to count: hold_time is in whole seconds.
     time.sleep(0.8)
     agent.calls[0].unhold()
     assert agent.calls[0].hears(900)
+    most = time.monotonic() - began + 1
     callee.calls[0].hangup()
-    assert ended(redis, ref, "answered", 16, "callee")["hold_time"] in (1, 2)
+    assert 1 <= ended(redis, ref, "answered", 16, "callee")["hold_time"] < most
 
 
 # Not answered ------------------------------------------------------------------------------------------

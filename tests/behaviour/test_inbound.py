@@ -51,9 +51,9 @@ def test_inbound_first_agent_to_answer_talks(rig: Rig, node: Node, redis: RedisS
     caller = rig.outside(CALLER, Script(tone=900))
     leg = caller.dial(DID)
     eventually(lambda: first.calls and second.calls)
-    assert leg.leg.answered_at is None
     eventually(lambda: leg.leg.answered_at is not None)
-    assert second.calls[0].leg.answered_at is not None
+    # The phones are processes of their own.
+    assert leg.leg.answered_after > second.calls[0].leg.answered_after - 0.2
     assert leg.hears(500)
     assert second.calls[0].hears(900)
     assert first.calls[0].leg.caller_number == CALLER
@@ -63,7 +63,7 @@ def test_inbound_first_agent_to_answer_talks(rig: Rig, node: Node, redis: RedisS
     assert announced["dial_number"] == DID
     assert announced["ref"] == "1001"
     assert announced["call_dir"] == "inbound"
-    assert announced["hold_time"] == 1
+    assert announced["hold_time"] == pytest.approx(second.calls[0].leg.answered_after, abs=0.6)
     leg.hangup()
     record = redis.pop()
     assert record["call_ref"] == announced["call_ref"]
@@ -71,7 +71,7 @@ def test_inbound_first_agent_to_answer_talks(rig: Rig, node: Node, redis: RedisS
     assert record["extension"] == "1001"
     assert record["number"] == CALLER
     assert record["dial_number"] == DID
-    assert record["hold_time"] == 1
+    assert record["hold_time"] == pytest.approx(second.calls[0].leg.answered_after, abs=0.6)
     assert record["ref"] == "inbound"
     assert record["call_dir"] == "inbound"
     assert record["recording_url"] is not None
@@ -186,7 +186,7 @@ def test_inbound_two_agents_answer_at_once_is_one_call(rig: Rig, node: Node, red
     second = rig.phone("1001", Script(answer_after=0.5, tone=700))
     leg = rig.outside(CALLER, Script(tone=900)).dial(DID)
     eventually(lambda: leg.leg.answered_at is not None)
-    time.sleep(0.8)
+    eventually(lambda: any(phone.calls[0].leg.ended_at for phone in (first, second)))
     talking = [phone.number for phone in (first, second) if phone.calls[0].leg.ended_at is None]
     assert len(talking) == 1
     assert leg.hears({"1000": 500, "1001": 700}[talking[0]])

@@ -349,7 +349,7 @@ def test_socket_dropped_while_agents_rang_has_a_record(node: Node, sandbox: Sand
     sandbox.drop_sockets()
     (record,) = records(mortal, 1)
     assert (record["end_reason"], record["hung_up_by"], record["extension"]) == ("answered", "agent", "1001")
-    assert record["hold_time"] == 1
+    assert record["hold_time"] == pytest.approx(answers.calls[0].leg.answered_after, abs=0.6)
     announced = mortal.pop("enigma:notifications:inbound")
     assert (announced["call_ref"], announced["ref"]) == (record["call_ref"], "1001")
 
@@ -419,7 +419,7 @@ def test_stop_gives_a_new_caller_a_cause(start: Callable[..., Node], sandbox: Sa
     in_state(node, "agent_ringing", ref)
     told_to_stop(node)
     leg = sandbox.outside("0825556666").dial(DID)
-    eventually(lambda: leg.leg.ended_at is not None, within=5, message="the caller was left in silence")
+    eventually(lambda: leg.leg.ended_at is not None, message="the caller was left in silence")
     assert leg.leg.answered_at is None
     node.delete(ref)
     records(mortal, 1)

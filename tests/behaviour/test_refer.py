@@ -90,6 +90,7 @@ def test_refer_of_a_customer_on_hold_counts_the_hold(rig: Rig, refers: Node, red
     """Most phones put the customer on hold before they transfer. After a refusal the switch counts from 0."""
     _ref, agent, customer = talk(rig, refers)
     rig.phone("1001", Script(answer_after=0.1, tone=TARGET_HZ))
+    began = time.monotonic()
     agent.hold()
     time.sleep(0.9)
     refer(agent, number)
@@ -97,7 +98,7 @@ def test_refer_of_a_customer_on_hold_counts_the_hold(rig: Rig, refers: Node, red
         assert customer.hears(TARGET_HZ)
     customer.hangup()
     first = records(redis, 2 if number == "1001" else 1)[0]
-    assert first["hold_time"] in (1, 2)
+    assert 1 <= first["hold_time"] < time.monotonic() - began + 1
 
 
 @TALKS

@@ -94,38 +94,41 @@ def test_blind_transfer_keeps_phones_hold_and_sound(rig: Rig, node: Node, redis:
     """The leg that leaves ends after its record; the switch counts the hold of one that is moved from 0."""
     ref, agent, callee = talk(rig, node)
     phone = rig.phone("1001", Script(answer_after=0.1, tone=TARGET_HZ))
-    hold(agent)
+    held = [hold(agent)]
     new = transfer(node, ref, to="1001", by=by).json["transfer_ref"]
     stays = callee if by == "agent" else agent
     assert stays.hears(TARGET_HZ)
-    hold(phone.calls[0] if by == "agent" else agent)
+    held.append(hold(phone.calls[0] if by == "agent" else agent))
     stays.hangup()
     first, second = records(redis, ref, new)
-    assert (first["hold_time"], second["hold_time"]) == (1, 1)
+    for record, most in zip((first, second), held, strict=True):
+        assert 1 <= record["hold_time"] <= most
     same = [one == other for one, other in zip(sip_call_ids(first), sip_call_ids(second), strict=True)]
     assert same == [by == "callee", by == "agent"]
     assert all(leg["packets_in"] > 10 for leg in first["quality"].values())
 
 
-def hold(leg: PhoneLeg) -> None:
-    """Long enough to count: ``hold_time`` is in whole seconds."""
+def hold(leg: PhoneLeg) -> int:
+    """Long enough to count: ``hold_time`` is in whole seconds. Return the most that it may be."""
+    began = time.monotonic()
     leg.hold()
     time.sleep(0.9)
     leg.unhold()
     time.sleep(0.1)
+    return round(time.monotonic() - began)
 
 
 def test_blind_transfer_keeps_the_longest_duration(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.phone("1000", Script(answer_after=0.1))
     callee = rig.outside(CALLEE, Script(answer_after=0.1))
     rig.phone("1001", Script(answer_after=0.1))
-    ref = node.call("1000", CALLEE, max_duration=2)
+    ref = node.call("1000", CALLEE, max_duration=4)
     eventually(lambda: node.get(ref)["state"] == "bridged")
     new = transfer(node, ref, to="1001").json["transfer_ref"]
     eventually(lambda: callee.calls[0].leg.ended_at)
     first, second = records(redis, ref, new)
     assert (second["end_reason"], second["hung_up_by"]) == ("answered", "system")
-    assert 1.5 < first["b_seconds"] + second["b_seconds"] < 5
+    assert 3.5 < first["b_seconds"] + second["b_seconds"] < 15
 
 
 @pytest.mark.parametrize(
