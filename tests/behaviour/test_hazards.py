@@ -92,7 +92,7 @@ def test_hazard_06_lingering_client_does_not_pin_the_channel(
         lingering.append("naive")
         gevent.sleep(60)
 
-    monkeypatch.setattr(session_module, "LINGER", 1)
+    monkeypatch.setattr(session_module, "LINGER", 3)
 
     def equally_forgetful(session: OutboundSession) -> None:
         session.connect()
@@ -138,6 +138,7 @@ def test_hazard_07_events_of_other_calls_do_not_come(
 ) -> None:
     naively: list[str] = []
     ours: list[Event] = []
+    subscribed = Flag()
 
     def subscribes_first(peer: Peer) -> None:
         peer.say(b"connect\n\nevent plain CHANNEL_CREATE CHANNEL_HANGUP\n\n")
@@ -147,13 +148,15 @@ def test_hazard_07_events_of_other_calls_do_not_come(
     def application(session: OutboundSession) -> None:
         session.connect(events="CHANNEL_CREATE CHANNEL_HANGUP")
         session.register_handle("*", ours.append)
-        session.wait(lambda: False, 5)
+        subscribed.set()
+        session.wait(lambda: False, 30)
 
     calls = [
         arrives(sandbox, serve_naively(subscribes_first).port),
         arrives(sandbox, serve(application).bound_port, number=SECOND_DID),
     ]
-    gevent.sleep(0.1)
+    assert subscribed.wait(30)
+    eventually(lambda: "event listener enabled" in "".join(naively))
     sandbox.outside("27820009999", Script()).dial("27115559999")
     eventually(lambda: "27820009999" in "".join(naively))
     calls[1].hangup()
@@ -209,23 +212,24 @@ def test_hazard_09_draining_node_sends_the_switch_to_the_next(
 
     naive = serve_naively(lambda _peer: None)
     naive.server.stop_accepting()
-    calls_through_list(sandbox, naive.port, second.bound_port)
+    call = calls_through_list(sandbox, naive.port, second.bound_port)
+    gevent.sleep(0.1)
     assert taken == []
+    call.hangup()
 
     ours = serve(application)
     ours.close_listener()
-    calls_through_list(sandbox, ours.bound_port, second.bound_port)
+    call = calls_through_list(sandbox, ours.bound_port, second.bound_port)
     eventually(lambda: taken == ["disa/acme/front"])
+    call.hangup()
 
 
-def calls_through_list(sandbox: SandboxRig, first: int, second: int) -> None:
+def calls_through_list(sandbox: SandboxRig, first: int, second: int) -> SandboxCall:
     """Make a call whose ``socket`` names two nodes."""
     path = "disa/acme/front"
     nodes = f"127.0.0.1:{first}/{path}|127.0.0.1:{second}/{path}"
     sandbox.extension("public", "27115550000", [("socket", f"{nodes} async full")])
-    call = sandbox.outside("27820001234", Script()).dial("27115550000")
-    gevent.sleep(0.1)
-    call.hangup()
+    return sandbox.outside("27820001234", Script()).dial("27115550000")
 
 
 def stranded(sandbox: SandboxRig, call: SandboxCall) -> bool:
