@@ -338,12 +338,12 @@ def test_adoption_talk_is_limited_though_no_node_lives(
     rig: Rig, redis: RedisServer, stage: Callable[..., Node]
 ) -> None:
     node = stage()
-    node.config["integrators"][0]["max_duration"] = 1
+    node.config["integrators"][0]["max_duration"] = 3
     assert node.stop() == 0
     node.start()
     ref, agent, _callee = talking(rig, node)
     kill(node)
-    # The application would have ended it after a second; the switch's own timer is the safety net.
+    # The application would have ended it after three seconds; the switch's own timer is the safety net.
     eventually(lambda: agent.calls[0].leg.ended_at is not None)
     node.start()
     record = redis.pop(timeout=15)

@@ -47,7 +47,7 @@ def test_hold_ends_with_the_agent(rig: Rig, node: Node, redis: RedisServer) -> N
     act(node, ref, "hold")
     assert callee.hears(MOH_HZ)
     agent.hangup()
-    eventually(lambda: callee.leg.ended_at, 3)
+    eventually(lambda: callee.leg.ended_at)
     ended(redis, ref, "answered", 16, "agent")
 
 

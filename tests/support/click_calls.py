@@ -26,7 +26,7 @@ def talk(rig: Rig, node: Node, phone: Phone | None = None) -> tuple[str, PhoneLe
 
 def silent(call: PhoneLeg, hz: int) -> bool:
     """Whether a party stops hearing a tone, and hears none of it for a while."""
-    eventually(lambda: not call.hears(hz, within=0.2), 5)
+    eventually(lambda: not call.hears(hz, within=0.2))
     return not call.hears(hz, within=0.4)
 
 
