@@ -98,6 +98,7 @@ class Keypad:
         self._forget = b""
         #: The current playback, until it is told to stop.
         self._audio: Completion | None = None
+        #: Until when a ``#`` belongs to the last entry, unless another key comes first.
         self._full_until = 0.0
         session.on_keys = self._on_keys
 
@@ -241,17 +242,20 @@ class Keypad:
         while keys or self._next(patience, wait):
             key = keys.pop(0)
             if key == "#":
-                if not digits and time.monotonic() < self._full_until:
-                    # The entry before was complete without it, and the caller pressed # all the same.
-                    self._full_until = 0.0
-                    continue
                 break
             digits += key
             if len(digits) == most or (complete is not None and complete(digits)):
-                self._full_until = time.monotonic() + between
+                self._expect_hash(between)
                 break
             patience = between
         return digits
+
+    def _expect_hash(self, seconds: float) -> None:
+        """Drop the ``#`` that a caller presses although the entry is complete: it must not end the next one."""
+        if not self.keys:
+            self._full_until = time.monotonic() + seconds
+        elif self.keys[0] == "#":
+            del self.keys[0]
 
     def _next(self, patience: float, wait: Wait) -> bool:
         """Wait for a press. Return False when the time is up."""
@@ -264,7 +268,7 @@ class Keypad:
                 if not wait(lambda: bool(keys) or presses.in_doubt, end - now):
                     return False
             elif not wait(lambda: bool(keys) or not presses.in_doubt, doubt):
-                keys.extend(presses.settle())
+                self._pressed(presses.settle())
         return True
 
     def _on_keys(self, keys: str, matched: bool) -> None:
@@ -289,6 +293,10 @@ class Keypad:
             self._pressed(self._presses.hear_info(key, time.monotonic()))
 
     def _pressed(self, keys: str) -> None:
+        if keys and self._full_until:
+            if keys[0] == "#" and time.monotonic() < self._full_until:
+                keys = keys[1:]
+            self._full_until = 0.0
         self.keys.extend(keys)
         if self.keys and self._audio is not None:
             self.silence()

@@ -908,6 +908,36 @@ def test_pin_ends_when_it_is_complete(answered: Call) -> None:
     assert made.collect(None, 2, 1, 1) == "56"
 
 
+def test_hash_behind_a_complete_entry_stops_no_prompt(answered: Call) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in "12"))
+    assert made.collect(None, 2, 1, 60) == "12"
+    playing: list[str] = []
+
+    def prompt(uuid: str) -> bytes:
+        playing.append(uuid)
+        return key("#")
+
+    def end_prompt() -> None:
+        eventually(lambda: playing)
+        switch.say(complete("playback", playing[0]), *(key(digit) for digit in "34#"))
+
+    switch.scripts["playback"] = prompt
+    ends = gevent.spawn(end_prompt)
+    assert made.collect("enter_number", 9, 5, 5) == "34"
+    ends.get(timeout=5)
+    assert not [text for text in switch.commands if "uuid_break" in text]
+
+
+@pytest.mark.parametrize("digits", ["125#6#", "12#5#6#"])
+def test_hash_behind_another_key_ends_the_next_entry(answered: Call, digits: str) -> None:
+    made, switch = answered
+    switch.say(*(key(digit) for digit in digits[:2]))
+    assert made.collect(None, 2, 1, 60) == "12"
+    switch.say(*(key(digit) for digit in digits[2:]))
+    assert [made.collect(None, 9, 1, 1) for _ in range(2)] == ["5", "6"]
+
+
 def test_collect_ignores_the_other_legs_info(answered: Call) -> None:
     made, switch = answered
     switch.say(key("4"), key("4"), event("RECV_INFO", {}, uuid=B, body="Signal=4"))
