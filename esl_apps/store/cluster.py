@@ -2,22 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import copy
 from threading import RLock
+from time import perf_counter
 from typing import Any
 
 import gevent
 import redis
+from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.retry import Retry
 
-from esl_apps.store.connection import Observe, ignore
-from esl_apps.store.redis_py import Translated, options_of, translating
+from esl_apps.core.unavailable import StoreUnavailable
+from esl_apps.process import background
+from esl_apps.store.connection import Command, Observe, ignore
+from esl_apps.store.errors import NoAnswer, NotReady, Reply, Unsent, raise_first
+from esl_apps.store.redis_py import REDIS_PY, Translated, mark_unsent, options_of, pipelined, translating, unsent
 
 #: How often a cluster's nodes are asked while their table changes.
 _TRIES = 5
+#: Codes of a master that has not run a command, because another one has the key or will have it.
+_MOVING = ("MOVED", "ASK", "TRYAGAIN")
+_SCRIPTS = ("EVAL", "EVALSHA")
+#: Masters that are asked for the commands of a new client, if the first one is away.
+_MORE = 3
 
 
 class _Cluster(Translated, RedisCluster):
+    def get_redis_connection(self, node: Any) -> Any:
+        client = super().get_redis_connection(node)
+        mark_unsent(client.connection_pool)
+        return client
+
+    def send_all(self, commands: Sequence[Command], *, raise_on_error: bool = True) -> list[Any]:
+        """As :meth:`Translated.send_all`, but all masters are asked at once, each for itself: the error of one is the
+        answer to its own commands only.
+
+        redis-py's cluster pipeline raises if it can't connect to one master, and waits for each command of one that is
+        silent.
+        """
+        began = perf_counter()
+        # Kept if asking fails in an unforeseen way.
+        answers: list[Any] = [NoAnswer("redis: no answer")] * len(commands)
+        self._ask(commands, range(len(commands)), answers)
+        if moving := [i for i, answer in enumerate(answers) if _is_moving(answer)]:
+            self._look()
+            self._ask(commands, moving, answers)
+            for i in moving:
+                if _is_moving(answers[i]):
+                    # redis-py follows it to where its slot is going.
+                    try:
+                        answers[i] = self.execute_command(*commands[i])
+                    except StoreUnavailable as error:
+                        answers[i] = error
+        if any(_is_away(answer) for answer in answers):
+            # Without waiting for it: another master may serve the slots by now, or none.
+            background.once("cluster_nodes", self._look)
+        else:
+            self.observe(perf_counter() - began)
+        if raise_on_error:
+            raise_first(answers)
+        return answers
+
+    def _ask(self, commands: Sequence[Command], asked: Iterable[int], answers: list[Any]) -> None:
+        """Fill in the answers to some of the commands."""
+        parts: dict[str, tuple[Any, list[int]]] = {}
+        for i in asked:
+            command = commands[i]
+            try:
+                node = self.get_node_from_key(command[3 if command[0] in _SCRIPTS else 1])  # type: ignore[no-untyped-call]
+            except redis.exceptions.RedisClusterException as error:
+                answers[i] = Unsent(f"redis: {error}")
+                continue
+            parts.setdefault(node.name, (node, []))[1].append(i)
+
+        def ask(node: Any, part: list[int]) -> None:
+            found: list[Any]
+            try:
+                with translating():
+                    found = pipelined(self.get_redis_connection(node), [commands[i] for i in part])
+            except StoreUnavailable as error:
+                found = [error] * len(part)
+            for i, answer in zip(part, found, strict=True):
+                answers[i] = answer
+
+        if len(parts) == 1:
+            for each in parts.values():
+                ask(*each)
+        else:
+            gevent.joinall([background.once("cluster_part", ask, *each) for each in parts.values()])
+
+    def _look(self) -> None:
+        """Learn which master has which slots."""
+        with suppress(*REDIS_PY):
+            self.nodes_manager.initialize()
+
     def masters(self) -> list[Any]:
         return [_Master(self.get_redis_connection(node)) for node in self.get_primaries()]  # type: ignore[no-untyped-call]
 
@@ -25,6 +106,14 @@ class _Cluster(Translated, RedisCluster):
         """A cluster has no one connection to watch."""
         gevent.sleep(seconds)
         return False
+
+
+def _is_moving(answer: object) -> bool:
+    return isinstance(answer, Reply) and answer.code in _MOVING
+
+
+def _is_away(answer: object) -> bool:
+    return isinstance(answer, (NoAnswer, NotReady)) or (isinstance(answer, Reply) and answer.code == "CLUSTERDOWN")
 
 
 class _Master:
@@ -63,15 +152,25 @@ class ClusterClient:
 
     def _make(self) -> Any:
         try:
-            client: Any = _Cluster.from_url(self._url, **options_of(self._timeout))
+            client: Any = _Cluster.from_url(self._url, **{**options_of(self._timeout), **_more(_MORE)})
         except redis.exceptions.RedisClusterException as error:
             if "not enabled" not in str(error):
-                raise
+                raise unsent(error) from None
             # redis-py takes a refused CLUSTER SLOTS for it.
             raise redis.ConnectionError("not a cluster, or its user lacks rights: +cluster|slots +command") from None
+        # Not from now on: a command without an answer may have been run.
+        for name, value in _more(0).items():
+            setattr(client, name, value)
         client.observe = self.observe
         client.nodes_manager.initialize = _one_for_all(client.nodes_manager.initialize)
         return client
+
+
+def _more(tries: int) -> dict[str, Any]:
+    """The option, and the attribute, of redis-py's cluster client that has it try again."""
+    if redis.VERSION < (6,):
+        return {"cluster_error_retry_attempts": tries}
+    return {"retry": Retry(NoBackoff(), tries)}
 
 
 def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:
@@ -92,7 +191,8 @@ def _one_for_all(initialize: Callable[..., None]) -> Callable[..., None]:
                     fault = error
                 runs += 1
             if fault is not None:
-                raise fault
+                # A copy: each has the error that it was called for as its context.
+                raise copy(fault)
 
     return once
 

@@ -43,6 +43,7 @@ _REFUSED: Mapping[str, str] = {
     "NOPERM": "its user lacks a right",
     "CLUSTERDOWN": "the cluster is down",
     "TRYAGAIN": "the cluster is moving the key",
+    "ASK": "the cluster is moving the key",
     "MOVED": "part of a cluster; write redis+cluster:// in the URL",
     "BUSY": "it is busy with a script",
 }

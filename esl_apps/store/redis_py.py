@@ -17,11 +17,11 @@ from redis.sentinel import Sentinel
 from esl_apps.config import redis_url
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.connection import Command, Observe, ignore, is_patched
-from esl_apps.store.errors import REPLY, TOO_MANY, NoAnswer, raise_first, refusal, without_arguments
+from esl_apps.store.errors import REPLY, TOO_MANY, NoAnswer, Unsent, raise_first, refusal, without_arguments
 from esl_apps.store.fast_client import CONNECTIONS
 
 #: The exceptions of redis-py.
-_REDIS_PY = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
+REDIS_PY = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
 #: Codes of redis-py's exceptions, whose texts lack them.
 _CODES: Mapping[type[Exception], str] = {
@@ -35,8 +35,12 @@ _CODES: Mapping[type[Exception], str] = {
     redis.exceptions.ClusterDownError: "CLUSTERDOWN",
     redis.exceptions.TryAgainError: "TRYAGAIN",
     redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.AskError: "ASK",
     redis.exceptions.ClusterCrossSlotError: "CROSSSLOT",
 }
+
+#: Set in an exception of redis-py if nothing was sent.
+_UNSENT = "_is_unsent"
 
 #: redis-py 5.2 wants to know for which command a connection is; later versions warn if they are told.
 _COMMAND_NAME = ("PING",) if redis.VERSION < (5, 3) else ()
@@ -66,13 +70,7 @@ class Translated:
         """
         began = perf_counter()
         with translating():
-            pipeline = self.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers = [
-                translated(answer) if isinstance(answer, redis.RedisError) else answer
-                for answer in pipeline.execute(raise_on_error=False)
-            ]
+            answers = pipelined(self, commands)
         self.observe(perf_counter() - began)
         if raise_on_error:
             raise_first(answers)
@@ -111,14 +109,17 @@ def single(url: str, timeout: float) -> RedisPyClient:
         # ``queue.LifoQueue`` is made of locks, each of which is a semaphore here.
         options["queue_class"] = queue.LifoQueue
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=timeout, **options)
+    mark_unsent(pool)
     return RedisPyClient(connection_pool=pool)
 
 
 def sentinel(address: str, timeout: float) -> Any:
     """``address``: what follows ``redis+sentinel://``."""
     addresses, service, database, login = redis_url.sentinel(address)
-    sentinels: Any = Sentinel(addresses, socket_timeout=timeout, socket_connect_timeout=timeout)  # type: ignore[no-untyped-call]
-    return sentinels.master_for(service, redis_class=_SentinelClient, db=database, **options_of(timeout), **login)
+    sentinels: Any = Sentinel(addresses, sentinel_kwargs=options_of(timeout))  # type: ignore[no-untyped-call]
+    client = sentinels.master_for(service, redis_class=_SentinelClient, db=database, **options_of(timeout), **login)
+    mark_unsent(client.connection_pool)
+    return client
 
 
 def options_of(timeout: float) -> dict[str, Any]:
@@ -131,12 +132,50 @@ def options_of(timeout: float) -> dict[str, Any]:
     }
 
 
+def mark_unsent(pool: Any) -> None:
+    """Let a pool mark the errors of connections that can't be made."""
+    get = pool.get_connection
+    if getattr(get, "marks", False):
+        return
+
+    def get_connection(*arguments: Any, **named: Any) -> Any:
+        try:
+            return get(*arguments, **named)
+        except REDIS_PY as error:
+            raise unsent(error) from None
+
+    get_connection.marks = True  # type: ignore[attr-defined]
+    pool.get_connection = get_connection
+
+
+def unsent(error: Exception) -> Exception:
+    """Mark an error: nothing was sent."""
+    setattr(error, _UNSENT, True)
+    return error
+
+
+def pipelined(client: Any, commands: Sequence[Command]) -> list[Any]:
+    """The answers of one server to commands in one round trip; an error reply is its exception.
+
+    :raises REDIS_PY: it is down.
+    """
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    return [
+        translated(answer) if isinstance(answer, redis.RedisError) else answer
+        for answer in pipeline.execute(raise_on_error=False)
+    ]
+
+
 def translated(error: Exception) -> StoreUnavailable:
     """The exception for one of redis-py's."""
     text = str(error)
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     if code is None and not isinstance(error, redis.ResponseError) and TOO_MANY not in text:
-        return NoAnswer(f"redis: {without_arguments(text)}")
+        # A cluster's client that can't connect asks the other nodes for the table, and raises the error of that.
+        is_unsent = any(hasattr(cause, _UNSENT) for cause in (error, error.__context__))
+        return (Unsent if is_unsent else NoAnswer)(f"redis: {without_arguments(text)}")
     if code == "WRONGPASS" and "required" in text:
         code = "NOAUTH"
     return refusal(text if code is None and REPLY.match(text) else f"{code or 'ERR'} {text}")
@@ -147,5 +186,5 @@ def translating() -> Iterator[None]:
     """Raise redis-py's exceptions as :class:`StoreUnavailable`."""
     try:
         yield
-    except _REDIS_PY as error:
+    except REDIS_PY as error:
         raise translated(error) from None

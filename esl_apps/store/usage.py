@@ -314,8 +314,9 @@ class UsageStore:
         except Fault:
             # Asking again changes nothing; the other keys are paid.
             raise
-        except BaseException:
-            self._unsettled = True
+        except BaseException as error:
+            # A master that can't be reached has taken none, and mustn't hold up those of the others.
+            self._unsettled = not isinstance(error, Unsent)
             self._ended = [*ended, *self._ended][-_UNSETTLED:]
             raise
 
@@ -365,7 +366,7 @@ class UsageStore:
                 if isinstance(answer, StoreUnavailable):
                     failed.append(answer)
                     if not isinstance(answer, Fault):
-                        given.keep(sure=isinstance(answer, Refused))
+                        given.keep(sure=isinstance(answer, (Unsent, Refused)))
         return failed
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:

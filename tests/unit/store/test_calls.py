@@ -9,25 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gevent
-import msgspec
 import pytest
 import redis
 import redis.cluster
 from msgspec.json import encode
 
-from esl_apps.core.attempt import Attempt
 from esl_apps.core.reference import new_ref
-from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import gone_calls, keys, redis_client
 from esl_apps.store.calls import CallStore
 from esl_apps.store.errors import Fault, NoAnswer
-from esl_apps.store.essence import Essence
 from tests.support import redis_servers
 from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
 from tests.support.peer import eventually
 from tests.support.ports import free_port
+from tests.support.stored_calls import call, essence_of, save, shown
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +42,6 @@ def store(request: pytest.FixtureRequest, redis: RedisServer) -> CallStore:
 
 
 BOOT = "boot-of-a-process"
-
-
-def call(
-    state: str = "queued", *, ref: str = "", agent: str = "1000", integrator: str | None = "acme"
-) -> dict[str, Any]:
-    attempt = Attempt(
-        app="click-dial", call_dir="outbound", call_ref=ref or new_ref(), integrator=integrator, extension=agent
-    )
-    return {**snapshot(attempt), "state": state}
-
-
-def shown(one: dict[str, Any]) -> Any:
-    return msgspec.defstruct("Shown", list(one))(*one.values())
-
-
-def save(store: CallStore, one: dict[str, Any]) -> dict[str, Any]:
-    store.save(one["call_ref"], lambda: shown(one), None if one["state"] == "ended" else encode(essence_of(one)))
-    return one
-
-
-def essence_of(one: dict[str, Any]) -> Essence:
-    return Essence(
-        call_ref=one["call_ref"],
-        session_ref=one["call_ref"],
-        contact_ref="",
-        app="click-dial",
-        queued_at=1.0,
-        state=one["state"],
-        call_dir="outbound",
-    )
 
 
 def test_call_is_found_before_and_after_it_is_written(store: CallStore) -> None:

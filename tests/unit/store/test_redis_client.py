@@ -8,9 +8,9 @@ from typing import Any
 import gevent
 import pytest
 
-from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.store.errors import Fault, NoScript, Unreadable, read_text, refusal
+from esl_apps.store.errors import Fault, NoScript, Unreadable, Unsent, read_text, refusal
 from esl_apps.store.redis_client import connect
+from tests.support.cluster import cluster_of_one
 from tests.support.node import RedisServer
 from tests.support.ports import free_port
 from tests.support.sentinel import SentinelServer
@@ -31,14 +31,15 @@ def test_sentinel_client_asks_the_master(sentinel: SentinelServer) -> None:
     assert client.info("replication")["role"] == "master"
 
 
-def test_sentinels_that_are_down_raise() -> None:
-    client: Any = connect(f"redis+sentinel://127.0.0.1:{free_port()}/main")
+@pytest.mark.parametrize("url", ["redis+sentinel://127.0.0.1:{}/main", "redis://127.0.0.1:{}?socket_keepalive=1"])
+def test_redis_that_is_down_is_known_to_have_run_nothing(url: str) -> None:
+    client: Any = connect(url.format(free_port()))
     for ask in (client.ping, lambda: client.send_all([("GET", "a")]), lambda: client.closes_within(1)):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(Unsent):
             ask()
 
 
-def test_cluster_that_is_down_raises() -> None:
+def test_cluster_that_is_down_has_run_nothing() -> None:
     client = connect(f"redis+cluster://127.0.0.1:{free_port()}")
     asks: list[Callable[[], object]] = [
         lambda: client.ping(),
@@ -46,8 +47,18 @@ def test_cluster_that_is_down_raises() -> None:
         lambda: client.masters(),
     ]
     for ask in asks:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(Unsent):
             ask()
+
+
+def test_cluster_that_goes_down_has_run_nothing() -> None:
+    with cluster_of_one() as port:
+        client = connect(f"redis+cluster://127.0.0.1:{port}")
+        assert client.send_all([("SET", "a", "1"), ("GET", "a")]) == [True, b"1"]
+    with pytest.raises(Unsent):
+        client.get("a")
+    with pytest.raises(Unsent):
+        client.send_all([("GET", "a")])
 
 
 @pytest.mark.parametrize("server", ["cluster"], indirect=True)
@@ -91,7 +102,7 @@ def test_client_tells_nothing_without_an_answer() -> None:
     """A refused connection fails within 1 ms, and would look like a fast Redis."""
     told: list[float] = []
     client = connect(f"redis://127.0.0.1:{free_port()}", observe=told.append)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Unsent):
         client.ping()
     assert told == []
 
