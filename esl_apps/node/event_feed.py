@@ -230,10 +230,6 @@ class Feeds:
         """Read new events of all feeds. True: there may be more. :raises StoreUnavailable: Redis is down."""
         feeds = list(self._feeds.values())
         integrators = [feed.integrator for feed in feeds]
-        # Also if Redis has lost that clients listen: until it knows, events are written when their calls end.
-        if self._clock() > self._noted_at + NOTE or not self._writer.listened.issuperset(integrators):
-            self._note(integrators)
-            self._noted_at = self._clock()
         if self._clock() >= self._checked_at + CHECK:
             self._checked_at = self._clock()
             feeds = self._check(feeds)
@@ -250,6 +246,11 @@ class Feeds:
                 more = more or len(stored) == READ
         if news:
             self._wake()
+        # Also if Redis has lost that clients listen: until it knows, events are written when their calls end. Last,
+        # because the events may be on other masters of a cluster than this.
+        if self._clock() > self._noted_at + NOTE or not self._writer.listened.issuperset(integrators):
+            self._note(integrators)
+            self._noted_at = self._clock()
         return more
 
     def _newest(self, integrator: str) -> Id:

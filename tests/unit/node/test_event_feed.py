@@ -157,6 +157,24 @@ def test_feeds_say_again_that_clients_listen() -> None:
     feeds.stop()
 
 
+def test_feeds_are_read_if_the_listeners_cannot_be_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key is on a master of a cluster that is away."""
+    store = FakeEventStore()
+    feeds = make(store)
+    feeds._greenlet = gevent.spawn(lambda: None)
+    feed = feeds.open("acme")
+
+    def note(integrators: object) -> None:
+        raise NoAnswer("redis: no answer")
+
+    monkeypatch.setattr(store, "note_listening", note)
+    store.listening = []
+    store.put((1, 0))
+    with pytest.raises(NoAnswer):
+        feeds.look()
+    assert ids(feed.take(0, 10)) == [1]
+
+
 def test_feeds_tell_a_redis_that_forgot_who_listens() -> None:
     """Otherwise no event comes before its call's end, for a minute."""
     store = FakeEventStore()
