@@ -152,12 +152,8 @@ class Session:
         :raises SessionRefused: it has as many as allowed on this node.
         """
         if not self.host.room(self.attempt):
-            raise SessionRefused(
-                prompt,
-                causes.USER_BUSY,
-                note="over max_calls of the account",
-                cause="NORMAL_CLEARING" if prompt else "USER_BUSY",
-            )
+            cause = "NORMAL_CLEARING" if prompt else "USER_BUSY"
+            raise SessionRefused(prompt, causes.USER_BUSY, note="over max_calls of the account", cause=cause)
 
     def answer(self) -> None:
         """Answer the call with the session's variables, and note when that was."""
@@ -405,7 +401,6 @@ class Session:
         """Say why the number was not reached: another prompt for each kind of cause."""
         if bridged.answered or bridged.broken:
             return
-        kind = causes.failure(bridged.code)
         if bridged.by_switch:
             prompt = "unavailable"
         elif bridged.code in _NO_SUCH_NUMBER:
@@ -413,7 +408,7 @@ class Session:
         elif bridged.code in _REFUSED:
             prompt = "callee_refused"
         else:
-            prompt = f"callee_{kind}"
+            prompt = f"callee_{causes.failure(bridged.code)}"
         self.call.play(prompt)
 
     def _name(self, number: Number) -> None:
