@@ -11,6 +11,7 @@ from esl_apps.apps.application import Application, Extension
 from esl_apps.apps.context import AppPolicy, Arrival, Host
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.legs import (
+    ANONYMOUS,
     OF_PHONE,
     PHONE,
     Bleg,
@@ -32,8 +33,6 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "inbound"
-#: Shown to agents if the caller's number is withheld or unreadable.
-ANONYMOUS = "anonymous"
 
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:

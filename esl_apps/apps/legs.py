@@ -16,6 +16,8 @@ from esl_apps.core.versions import CHANNEL_VARIABLES
 
 #: Seconds for which a leg that goes on in another call is waited for: no call is longer.
 LONGEST = 86400.0
+#: Shown as the caller's number if there is none to show.
+ANONYMOUS = "anonymous"
 #: Marks the first application that a leg executes: its end isn't waited for.
 UNHEARD = {"app_uuid": dialstring.UNHEARD}
 #: The dialplan context for transfers by the far side. No context may have this name.
@@ -263,7 +265,7 @@ def dial(
 
     ``wanted``: each user's endpoints; a single one may be None, as for ``Call.bridge``.
     """
-    leg = bleg_variables(settings, attempt, bleg)
+    leg = {**bleg_variables(settings, attempt, bleg), **_privacy(call, bleg)}
     left: dict[str | None, list[_Turn]] = {user: [*dialstring.in_turn(wanted[user])] for user in wanted}
     turn: dict[str | None, _Turn] = {}
     heard = False
@@ -312,6 +314,17 @@ def dial(
         # If no time is left for another gateway, the one before says why the call failed.
         again = [user for user in failed if left[user]] if time.monotonic() < deadline else []
         yield bridged, again
+
+
+def _privacy(call: Call, bleg: Bleg) -> dict[str, str]:
+    """Return the variables by which a number that isn't the caller's own is shown, though the caller withholds theirs.
+
+    By default B's leg has the privacy of A's: a trunk then withholds the account's number, too.
+    """
+    if call.header("Caller-Privacy-Hide-Number") != "true" or bleg.caller_id == ANONYMOUS:
+        return {}
+    # All of a leg's flags: this is the one that every leg has.
+    return {"origination_privacy": "screen"}
 
 
 def _label(turn: _Turn) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from esl_apps.apps.legs import ANONYMOUS
 from esl_apps.apps.session import Session
 from esl_apps.core import dialstring
 from esl_apps.core.cards import may_show, own_caller_id
@@ -29,7 +30,7 @@ def shown(session: Session, own: str | None) -> Shown:
     if own is not None and (not rules.ensure_valid_caller_id or may_show(account, own, plan)):
         return Shown(_format(session, own), session.caller_name, True)
     theirs = own_caller_id(account, session.user, rules.default_caller_id)
-    return Shown(_format(session, theirs.number) if theirs.number else "anonymous", theirs.name, False)
+    return Shown(_format(session, theirs.number) if theirs.number else ANONYMOUS, theirs.name, False)
 
 
 def shown_number(session: Session, own: str | None) -> tuple[str, bool]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from esl_apps.apps import APPLICATIONS, ApplicationError, disa, inbound, load_installed
+from esl_apps.apps import APPLICATIONS, ApplicationError, disa, legs, load_installed
 from esl_apps.apps.application import Application
 from esl_apps.apps.permission import is_own
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
@@ -238,7 +238,7 @@ class Policy:
 
     def caller_id_of(self, account: Account) -> str:
         """As :meth:`caller_of`, the number alone."""
-        return self.caller_of(account).number or inbound.ANONYMOUS
+        return self.caller_of(account).number or legs.ANONYMOUS
 
     def caller_of(self, account: Account, user_id: str | None = None) -> CallerId:
         """What an account's own calls show, or those of one of its users. :raises StoreUnavailable: as
@@ -246,7 +246,7 @@ class Policy:
         shown = own_caller_id(account, user_id, self.rules.default_caller_id)
         number = self.settings.plan.find(shown.number)
         if number is None:
-            return CallerId(shown.number or inbound.ANONYMOUS, shown.name)
+            return CallerId(shown.number or legs.ANONYMOUS, shown.name)
         return CallerId(dialstring.caller_id(number, self.settings.caller_id_format), shown.name)
 
     def is_own(self, number: Number) -> bool:

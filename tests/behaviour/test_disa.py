@@ -52,6 +52,24 @@ def test_disa_right_pin_dials_with_two_way_audio(rig: Rig, node: Node, redis: Re
     assert record["call_dir"] == "external"
 
 
+@pytest.mark.parametrize(("keyed", "called"), [(CALLEE + "#", E164), ("1000#", "1000")])
+def test_disa_shows_the_accounts_number_of_a_withheld_caller(
+    rig: Rig, node: Node, redis: RedisServer, keyed: str, called: str
+) -> None:
+    """FreeSWITCH gives B's leg the privacy of A's. The number that B is shown is the account's, which hides nothing."""
+    script = Script(answer_after=0.1, hangup_after=0.3)
+    callee = rig.phone(called, script) if called == "1000" else rig.outside(called, script)
+    leg = rig.outside(CALLER).dial(DISA, {"Privacy": "id"})
+    eventually(lambda: asks(rig, "enter_pin"))
+    leg.digits(DISA_PIN + keyed)
+    assert redis.pop()["end_reason"] == "answered"
+    seen = callee.calls[0].leg
+    assert seen.caller_number == "+27115550000"
+    assert "privacy=full" not in str(seen.headers)
+    assert "privacy" not in seen.headers
+    assert CALLER not in str(seen.headers)
+
+
 def test_disa_first_digit_stops_the_dial_tone(rig: Rig, node: Node, redis: RedisServer) -> None:
     leg = dial_in(rig)
     leg.digits(DISA_PIN)

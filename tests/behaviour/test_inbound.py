@@ -178,6 +178,8 @@ def test_inbound_withheld_number_is_not_passed_on(rig: Rig, node: Node, redis: R
     record = redis.pop()
     assert record["number"] is None
     leg = agent.calls[0].leg
+    assert leg.caller_number == "anonymous"
+    assert "privacy=full" in str(leg.headers), leg.headers
     assert CALLER not in str(leg.headers), leg.headers
 
 

@@ -28,10 +28,15 @@ class Rule:
 
 
 def session(
-    keyed: Sequence[str], *steps: Step, arrival: Arrival = ARRIVAL, caller: str | None = "0825556666", **entrance: Any
+    keyed: Sequence[str],
+    *steps: Step,
+    arrival: Arrival = ARRIVAL,
+    caller: str | None = "0825556666",
+    headers: dict[str, str] | None = None,
+    **entrance: Any,
 ) -> tuple[ScriptedCall, list[Attempt]]:
     begun: list[Attempt] = []
-    call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed))
+    call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed), headers=headers or {})
     made = structs.replace(ENTRANCE, **entrance)
     disa.arrive(call, arrival, ScriptedPolicy(number=caller, entrances={("acme", "front"): made}), host(begun))
     return call, begun
@@ -121,6 +126,15 @@ def test_callee_is_shown_the_account_or_the_caller(account_caller_id: bool, show
     account = replace(ACCOUNT, caller_ids=("0825556666",))
     call, _begun = session(["0820001234"], talks(), account=account, use_account_caller_id=account_caller_id)
     assert call.did("bridge")[0][0]["origination_caller_id_number"] == shown
+
+
+@pytest.mark.parametrize(("caller_id", "privacy"), [("+27115550000", "screen"), (None, None)])
+def test_accounts_number_is_shown_though_the_caller_withholds(caller_id: str | None, privacy: str | None) -> None:
+    """By default the switch gives B's leg the privacy of A's."""
+    account = replace(ACCOUNT, caller_id=caller_id)
+    hidden = {"Caller-Privacy-Hide-Number": "true"}
+    call, _begun = session(["0820001234"], talks(), caller=None, headers=hidden, account=account)
+    assert call.did("bridge")[0][0].get("origination_privacy") == privacy
 
 
 @pytest.mark.parametrize(("enforced", "dials"), [(True, 0), (False, 1)])
