@@ -20,6 +20,7 @@ class Server:
         self.errors: dict[str, StoreUnavailable] = {}
         self.taken: list[tuple[str, ...]] = []
         self.sent = 0
+        self.trips = 0
         self.away: StoreUnavailable | None = None
         self.now = 1000.0
 
@@ -28,6 +29,7 @@ class Server:
         if self.away is not None:
             raise self.away
         self.sent += len(commands)
+        self.trips += 1
         answers: list[Any] = []
         for command in commands:
             error = self.errors.get(command[1])
@@ -192,6 +194,69 @@ def test_silent_part_of_a_cluster_holds_up_no_other(
     for _ in range(3):
         writes.flush()
     assert (writes.waiting, len(server.taken)) == (0, 26)
+
+
+@pytest.mark.parametrize("text", ["OOM is full", "LOADING from disk", "CLUSTERDOWN Hash slot not served"])
+def test_refusing_part_of_a_cluster_holds_up_no_other(
+    writes: WriteBehind, server: Server, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server.errors["bad"] = refusal(text)
+    for number in range(20):
+        writes.put("calls", f"{number}", ("SET", "bad", f"{number}"))
+    writes.flush()
+    writes.put("calls", "3", ("SET", "bad", "newer"))
+    for number in range(100, 110):
+        server.later(0.5)
+        writes.put("calls", f"{number}", ("SET", "good", f"{number}"))
+        writes.flush()
+        assert server.taken[-1] == ("SET", "good", f"{number}")
+    assert (writes.waiting, writes.refusal) == (20, server.errors["bad"])
+    # The refused ones are tried once a second.
+    assert server.sent == 20 + 1 + 10 + 5 * 20
+    server.errors.clear()
+    server.later(1.0)
+    writes.flush()
+    assert (writes.waiting, writes.refusal) == (0, None)
+    assert [command for command in server.taken if command[1] == "bad"][-1] == ("SET", "bad", "newer")
+    assert len(server.taken) == 30
+    assert caplog.messages == ["redis_write_refused", "redis_write_accepted"]
+
+
+@pytest.mark.parametrize("group", ["calls", "a"])
+def test_refused_group_that_falls_silent_is_asked_once(writes: WriteBehind, server: Server, group: str) -> None:
+    """Each round trip to a silent server takes seconds."""
+    server.errors["a"] = OOM
+    for number in range(BATCH):
+        writes.put(group, f"{number}", ("SET", "a", f"{number}"))
+    writes.flush()
+    server.errors["a"] = NoAnswer("redis: gone")
+    server.later(5.0)
+    server.trips = 0
+    with pytest.raises(NoAnswer):
+        writes.flush()
+    assert (server.trips, writes.waiting) == (1, BATCH)
+
+
+def test_silent_part_of_a_cluster_is_logged_once(
+    writes: WriteBehind, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server.errors["a"] = NoAnswer("redis: gone")
+    for _ in range(3):
+        writes.put("a", "1", ("SET", "a", "x"))
+        with pytest.raises(NoAnswer):
+            writes.flush()
+        # PING tells when all of Redis is away.
+        assert caplog.messages == []
+    for _ in range(3):
+        writes.put("b", "1", ("SET", "b", "x"))
+        with pytest.raises(NoAnswer):
+            writes.flush()
+    server.errors.clear()
+    for _ in range(3):
+        writes.flush()
+    assert caplog.messages == ["redis_part_lost", "redis_part_back"]
 
 
 def test_commands_that_wait_are_bounded(
