@@ -63,6 +63,8 @@ class Scheduled:
     refused: str | None = None
     """Why not: ``pending`` (the number has one), ``cool_down``, ``per_day``, ``too_many`` (its owner has as many as it
     may), ``late`` (the request was given up meanwhile); None if it was."""
+    at: float = 0.0
+    """When it was late, by the clock of the Redis that has the calls."""
 
     def __bool__(self) -> bool:
         return self.refused is None

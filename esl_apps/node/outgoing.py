@@ -171,6 +171,10 @@ class Outgoing:
 
         try:
             scheduled = schedule()
+            if scheduled.refused == LATE:
+                # In a cluster another master has the calls, whose clock may be ahead of the one that all nodes use.
+                given_up += scheduled.at - clock.now()
+                scheduled = schedule()
         except Unsent:
             raise
         except NoAnswer:

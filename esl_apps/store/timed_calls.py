@@ -95,7 +95,10 @@ class TimedCalls:
                 "" if until is None else until,
             ],
         )
-        return Scheduled(None if refused is None else refused.decode())
+        if refused is None:
+            return Scheduled()
+        reason, _, at = refused.decode().partition(" ")
+        return Scheduled(reason, float(at or 0.0))
 
     def claim_due(self, now: float, lease: float) -> TimedCall | None:
         """Take the earliest that is due. Unless it is renewed, retried, done or released within ``lease`` seconds,

@@ -4,13 +4,15 @@
 -- ARGV: number, document, when due, cool-down in seconds, calls per day, now, day, unused calls per day ('': each call
 -- counts as used) and the cool-down after these, owner (''), how many calls the owner may have, when the request is
 -- given up ('': never).
--- Returns the reason for a refusal, or nil.
+-- Returns the reason for a refusal, behind 'late' with this clock's time, or nil.
 
 -- include: readable
 
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 'pending' end
 local time = redis.call('TIME')
-if ARGV[12] ~= '' and time[1] + time[2] / 1000000 > tonumber(ARGV[12]) then return 'late' end
+if ARGV[12] ~= '' and time[1] + time[2] / 1000000 > tonumber(ARGV[12]) then
+  return string.format('late %d.%06d', time[1], time[2])
+end
 if ARGV[10] ~= '' and redis.call('SCARD', KEYS[4]) >= tonumber(ARGV[11]) then return 'too_many' end
 local past = redis.call('HMGET', KEYS[3], 'ended', 'day', 'count', 'used')
 local now, ended = tonumber(ARGV[6]), past[1] and readable(past[1], KEYS[3])

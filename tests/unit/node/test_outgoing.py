@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -403,7 +404,37 @@ def test_outgoing_autodial_that_redis_gets_late_waits_not(bench: Bench, monkeypa
     autodial(bench, delay=600)
     ((names, args),) = sent
     eventually(lambda: time.time() > args[-1])
-    assert run(names, args) == b"late"
+    assert run(names, args).startswith(b"late ")
+    assert store.waiting() == []
+
+
+@pytest.mark.parametrize("ahead", [4.0, -4.0])
+def test_outgoing_autodial_waits_by_another_masters_clock(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """A cluster's master with the calls has another clock than the one that has the nodes."""
+    now = time.time()
+    clock = SimpleNamespace(now=lambda: now - ahead)
+    monkeypatch.setattr(bench.services.membership, "redis_clock", clock)
+    attempt = autodial(bench, delay=2)
+    (waiting,) = bench.services.timed_calls["autodial"].waiting_of("acme")
+    assert waiting.number == attempt.call_ref
+    assert waiting.due_at == pytest.approx(now - ahead + 2)
+
+
+def test_outgoing_autodial_after_a_slow_redis_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time() - 10]
+    monkeypatch.setattr(bench.services.membership, "redis_clock", SimpleNamespace(now=lambda: now[0]))
+    store = bench.services.timed_calls["autodial"]
+    run = store._schedule
+
+    def slowly(*asked: Any) -> Any:
+        now[0] = time.time()
+        return run(*asked)
+
+    monkeypatch.setattr(store, "_schedule", slowly)
+    with pytest.raises(NoAnswer):
+        autodial(bench, delay=600)
     assert store.waiting() == []
 
 

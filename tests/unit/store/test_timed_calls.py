@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.timed_call import Frequency, TimedCall
+from esl_apps.core.timed_call import Frequency, Scheduled, TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import keys, redis_client
 from esl_apps.store.timed_calls import RELEASE_FOR, UNUSED_PAUSE, TimedCalls
@@ -75,13 +75,16 @@ def test_each_call_is_taken_by_one_node(connect: Callable[[], Any], callbacks: T
 def test_schedule_that_comes_late_has_no_effect(callbacks: TimedCalls) -> None:
     """``until`` is by Redis's own clock: the node doesn't wait for the command any more."""
 
-    def ask(until: float) -> str | None:
-        return callbacks.schedule("ref", [CARD], NOON, now=EVENING, owner="acme", most=9, until=until).refused
+    def ask(until: float) -> Scheduled:
+        return callbacks.schedule("ref", [CARD], NOON, now=EVENING, owner="acme", most=9, until=until)
 
-    assert ask(time.time() - 1) == "late"
+    before = time.time()
+    refused = ask(before - 1)
+    assert refused.refused == "late"
+    assert before - 0.1 <= refused.at <= time.time() + 0.1
     assert callbacks.waiting() == []
-    assert ask(time.time() + 60) is None
-    assert ask(time.time() - 1) == "pending"
+    assert ask(time.time() + 60)
+    assert ask(time.time() - 1).refused == "pending"
 
 
 def test_call_is_taken_when_due_and_not_before(callbacks: TimedCalls) -> None:
