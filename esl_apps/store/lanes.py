@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zlib import crc32
 
 import gevent
 
@@ -81,11 +82,11 @@ class Lanes:
 
     def push(self, item: Entry) -> None:
         """As :meth:`Outbox.push`."""
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", item.list)
-        lane = self._lanes.get(slug)
+        name = folder_of(item.list)
+        lane = self._lanes.get(name)
         if lane is None:
             try:
-                lane = self._lanes[slug] = self._open(self._folder / slug)
+                lane = self._lanes[name] = self._open(self._folder / name)
             except OSError as error:
                 log.error("journal_not_written", extra={"outbox": self.name, "reason": str(error)})
                 lane = self._shared
@@ -103,6 +104,11 @@ class Lanes:
     def stop(self) -> None:
         # At the same time: each may wait for a bad disk.
         gevent.joinall([background.once("outbox_stop", lane.stop) for lane in self])
+
+
+def folder_of(key: str) -> str:
+    """The name of a list's folder. Its checksum tells lists apart whose names differ in ``.``, ``_`` or ``-`` only."""
+    return f"{re.sub(r'[^A-Za-z0-9]+', '-', key)}-{crc32(key.encode()):08x}"
 
 
 def journals(folder: Path) -> list[Path]:

@@ -59,6 +59,34 @@ def test_list_of_another_type_holds_up_only_itself(
     assert caplog.messages.count("records_refused") == 1
 
 
+def test_lists_of_similar_names_hold_up_only_themselves(lanes: Callable[[], Lanes], redis: RedisServer) -> None:
+    first, *others = names = [f"{OTHER}-{mark}za" for mark in "-._"]
+    redis.client.set(first, "text")
+    outbox = lanes()
+    outbox.start()
+    for name in names:
+        outbox.push(item(1, list=name))
+    assert not outbox.drain(0.5)
+    assert [redis.client.llen(name) for name in others] == [1, 1]
+    outbox.stop()
+
+
+def test_list_in_a_folder_of_an_earlier_name_is_emptied(
+    lanes: Callable[[], Lanes], redis: RedisServer, tmp_path: Path
+) -> None:
+    lanes().stop()
+    journal = Journal(tmp_path / "enigma-notifications-inbound")
+    journal.open()
+    journal.append(item(1, list=OTHER))
+    journal.close()
+    outbox = lanes()
+    outbox.push(item(2, list=OTHER))
+    outbox.start()
+    assert outbox.drain(5)
+    assert redis.client.llen(OTHER) == 2
+    assert outbox.depth == 0
+
+
 def test_lists_left_by_an_earlier_process_are_taken_up(
     lanes: Callable[[], Lanes], redis: RedisServer, tmp_path: Path
 ) -> None:
