@@ -111,6 +111,18 @@ def extensions_are_telephone_numbers(c: Context) -> Iterator[Finding]:
                 return
 
 
+def mailboxes_may_take_customers(c: Context) -> Iterator[Finding]:
+    plan = c.config.plan()
+    for did, inbound in c.config.inbound.items():
+        for i, text in enumerate(inbound.agents):
+            agent = plan.find(text)
+            if agent is not None and not agent.is_extension:
+                yield (
+                    f"inbound.{did}.agents[{i}]",
+                    "a number outside: if its mailbox answers, it gets the caller; switch it off",
+                )
+
+
 def everyone_is_trusted(c: Context) -> Iterator[Finding]:
     for i, text in enumerate(c.config.trust):
         if ipaddress.ip_network(text).prefixlen == 0:
@@ -144,6 +156,7 @@ WARNINGS: tuple[Rule, ...] = (
     switches_are_sent_to_themselves,
     nothing_limits_spending,
     extensions_are_telephone_numbers,
+    mailboxes_may_take_customers,
     everyone_is_trusted,
     locks_are_longer_than_an_hour,
     redis_database_is_not_a_number,

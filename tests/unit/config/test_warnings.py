@@ -149,6 +149,14 @@ def test_extensions_that_take_telephone_numbers_are_warned_about(pattern: str, r
     assert warned(SOUND + f"dial: {{region: {region}, extensions: '{pattern}'}}\n") == ([told] if text else [])
 
 
+def test_inbound_agent_outside_is_warned_about() -> None:
+    """``confirm`` asks agents of click-to-dial only."""
+    inbound = 'inbound: {"27115550000": {integrator: acme, agents: ["1000", "0820001234"]}}\n'
+    message = "a number outside: if its mailbox answers, it gets the caller; switch it off"
+    assert warned(SOUND + inbound) == [f"f.yml:7: inbound.27115550000.agents[1]: {message}"]
+    assert warned(SOUND + inbound.replace("0820001234", "1001")) == []
+
+
 def test_trust_in_everyone_is_warned_about() -> None:
     assert warned(SOUND + "trust: [10.0.0.0/8, '::/0']\n") == [
         "f.yml:7: trust[1]: every address: anyone can claim to be any caller"
