@@ -16,6 +16,7 @@ from esl_apps.apps.legs import (
     PHONE,
     Bleg,
     aleg_variables,
+    caller_id_variables,
     dial,
     leave_if_transferred,
     notice_variables,
@@ -24,7 +25,7 @@ from esl_apps.apps.legs import (
     recording_variables,
 )
 from esl_apps.apps.settings import Queue
-from esl_apps.core import causes, identity, numbers, parties, terms
+from esl_apps.core import causes, dialstring, identity, numbers, parties, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Call, CallEnded, Leg
 from esl_apps.core.charges import Charge
@@ -167,9 +168,15 @@ def _ring(
     lengths = [charge.longest for charge in attempt.charges if charge.longest is not None]
     longest = min([queue.longest, *lengths])
     notice = notice_variables(policy.settings, attempt.language) if queue.record else {}
+    settings, caller = policy.settings, policy.settings.plan.find(attempt.number)
+    name = identity.name_of(call) if attempt.number is not None else ""
+    # A phone shows the number as it came. A trunk may refuse it in another form than its own.
+    of_trunk: Mapping[str, str] = {}
+    if caller is not None:
+        of_trunk = caller_id_variables(dialstring.caller_id(caller, settings.caller_id_format), name)
     bleg = Bleg(
         caller_id=attempt.number or ANONYMOUS,
-        name=identity.name_of(call) if attempt.number is not None else "",
+        name=name,
         timeout=queue.ring_timeout,
         longest=longest,
         # While several agents ring, the caller must not hear one agent's early media.
@@ -180,7 +187,7 @@ def _ring(
     def ring(group: Sequence[Number]) -> Iterator[Bridged]:
         """Return the outcomes that count: not that of a turn in which all gateways failed and others are left."""
         wanted: dict[str | None, Sequence[str]] = {
-            agent.dialled: policy.settings.endpoints.of(agent, as_asked=False) for agent in group
+            agent.dialled: settings.endpoints.of(agent, as_asked=False, variables=of_trunk) for agent in group
         }
         rung_agents.ask(attempt, group)
         names = [agent.dialled for agent in group]
@@ -193,7 +200,7 @@ def _ring(
                 agent_answered(attempt, at, leg, host.announce)
 
         ringing = len(wanted)
-        for outcome, again in dial(call, attempt, policy.settings, bleg, wanted, progress):
+        for outcome, again in dial(call, attempt, settings, bleg, wanted, progress):
             if not outcome.answered:
                 rung_agents.fared(attempt, outcome.legs, outcome, outside=outside, again=again)
             if len(again) < ringing:

@@ -42,6 +42,9 @@ UNHEARD = "0"
 _SPACE_OF_ORIGINATE = "\\\\\\\\s"
 
 
+_NONE: Mapping[str, str] = {}
+
+
 class Raw(str):
     """A value of the operator's that is sent unencoded, as a tone. The configuration has checked it."""
 
@@ -53,14 +56,15 @@ class Spaced(str):
 class Gateway(str):
     """An endpoint behind a gateway, which may fail: then the next one is worth a try."""
 
-    __slots__ = ("silence",)
+    __slots__ = ("silence", "variables")
     silence: float | None
+    variables: Mapping[str, str]
 
-    def __new__(cls, endpoint: str, silence: float | None = None) -> Gateway:
+    def __new__(cls, endpoint: str, silence: float | None = None, variables: Mapping[str, str] = _NONE) -> Gateway:
         """``silence``: seconds without ringing, early media or an answer after which the gateway has failed; None: any
-        time."""
+        time. ``variables``: those of its legs that differ from the others' of the same bridge."""
         gateway = super().__new__(cls, endpoint)
-        gateway.silence = silence
+        gateway.silence, gateway.variables = silence, variables
         return gateway
 
     @property
@@ -169,24 +173,24 @@ class Endpoints:
     silence: float | None = None
     """Seconds after which a gateway that says nothing has failed."""
 
-    def of(self, number: Number, *, as_asked: bool) -> tuple[str, ...]:
+    def of(self, number: Number, *, as_asked: bool, variables: Mapping[str, str] = _NONE) -> tuple[str, ...]:
         """Return the endpoints to try, in order.
 
         ``as_asked``: ``{number}`` is the number as the client gave it (click2dial), otherwise its E.164 digits.
+        ``variables``: of a leg through a gateway.
         Empty if the configuration has no dial string for it.
         """
         given = number.dialled if as_asked or number.is_extension else number.e164
         endpoints = [_fill(template, number, given) for template in self._templates(number)]
-        return tuple(endpoints if number.is_extension else map(self._gateway, endpoints))
+        if number.is_extension:
+            return tuple(endpoints)
+        return tuple(Gateway(endpoint, self.silence, variables) for endpoint in endpoints)
 
     def registration(self, extension: Number) -> str | None:
         """Return the argument of ``sofia_contact`` that tells where an extension's phones are; None if its dial string
         isn't that of registered phones."""
         user = _USER.fullmatch(self.of(extension, as_asked=True)[0]) if extension.is_extension else None
         return None if user is None else f"*/{user[1]}"
-
-    def _gateway(self, endpoint: str) -> Gateway:
-        return Gateway(endpoint, self.silence)
 
     def reaches(self, number: Number) -> bool:
         """Whether the configuration has a dial string for a number."""
@@ -242,8 +246,10 @@ def originate(leg: Mapping[str, str], endpoint: str, application: str) -> str:
 
 def bridge(leg: Mapping[str, str], endpoints: Iterable[tuple[str, str | None]]) -> str:
     """Return the argument of ``bridge``. Endpoints ring at once, all phones of each, each with its ``esl_user_id``."""
-    parts = [
-        variables(leg if user is None else {**leg, "esl_user_id": user, "presence_data": mark_of(user)}) + endpoint
-        for endpoint, user in endpoints
-    ]
+    parts = []
+    for endpoint, user in endpoints:
+        own = dict(endpoint.variables) if isinstance(endpoint, Gateway) else {}
+        if user is not None:
+            own |= {"esl_user_id": user, "presence_data": mark_of(user)}
+        parts.append(variables({**leg, **own}) + endpoint)
     return _TOGETHER.join(parts)

@@ -11,7 +11,8 @@ import pytest
 
 from esl_apps.apps import inbound
 from esl_apps.apps.context import Arrival
-from esl_apps.apps.settings import Queue
+from esl_apps.apps.settings import Queue, Settings
+from esl_apps.core import dialstring
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Leg, Progress
 from esl_apps.core.record import Record
@@ -35,10 +36,15 @@ ANSWERS = Leg("B", answered_at=1004.4, ended_at=1010.0, q850=16, user=AGENT)
 
 
 def run(
-    call: ScriptedCall, agents: Sequence[str] = (AGENT,), *, strategy: Any = "all", silence: float | None = None
+    call: ScriptedCall,
+    agents: Sequence[str] = (AGENT,),
+    *,
+    strategy: Any = "all",
+    silence: float | None = None,
+    settings: Settings = SETTINGS,
 ) -> Record:
     queue = Queue(PLAN.read(DID), "acme", tuple(map(PLAN.read, agents)), 20, 3600, False, strategy)
-    settings = replace(SETTINGS, endpoints=replace(SETTINGS.endpoints, silence=silence))
+    settings = replace(settings, endpoints=replace(settings.endpoints, silence=silence))
     begun: list[Attempt] = []
     call.headers["Caller-Destination-Number"] = DID
     policy = ScriptedPolicy(settings, queues={DID: queue}, number="0825556666")
@@ -70,6 +76,18 @@ def test_agent_outside_is_rung_through_the_next_gateway() -> None:
     assert rung(call) == [[(PSTN, AGENT)], [(SPARE, AGENT)]]
     assert (record.end_reason, record.gateway, record.gateways_failed) == ("answered", "spare", ["pstn"])
     assert agents_of(record) == [(AGENT, "answered", 16)]
+
+
+@pytest.mark.parametrize(("how", "shown"), [("as_given", "0825556666"), ("plus", "+27825556666")])
+def test_agent_outside_is_shown_the_caller_as_the_trunk_wants(how: str, shown: str) -> None:
+    settings = replace(SETTINGS, caller_id_format=how)
+    call = ScriptedCall([talks(ANSWERS)], ended(a_by="recv_bye", b=ANSWERS, legs=[ANSWERS]))
+    run(call, ("1000", AGENT), settings=settings)
+    ((leg, endpoints, *_times),) = call.did("bridge")
+    inside, outside = (part.split("!") for part in dialstring.bridge(leg, endpoints).split(":_:"))
+    assert "origination_caller_id_number=0825556666" in inside
+    assert f"origination_caller_id_number={shown}" in outside
+    assert f"origination_caller_id_name={shown}" in outside
 
 
 def test_agent_whose_gateways_all_fail_has_the_last_ones_code() -> None:

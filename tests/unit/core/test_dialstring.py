@@ -82,6 +82,13 @@ def test_several_endpoints_ring_at_once_each_with_its_user() -> None:
     )
 
 
+def test_gateway_has_variables_of_its_own() -> None:
+    gateway = dialstring.Gateway("sofia/gateway/pstn/1", variables={"a": "2", "b": "3"})
+    assert dialstring.bridge({"a": "1"}, [("user/1000@h", None), (gateway, None)]) == (
+        "{^^!a=1}user/1000@h:_:{^^!a=2!b=3}sofia/gateway/pstn/1"
+    )
+
+
 @given(values)
 def test_users_name_does_not_leave_its_brackets(user: str) -> None:
     text = dialstring.bridge({"a": "1"}, [("user/1000@h", user)])
