@@ -206,7 +206,7 @@ class IntegratorRules:
             if not digits and matches(value):
                 return self.plan.read(value), ""
             number = read(text, self.plan)
-            if number.is_extension and is_grouped(value, digits):
+            if number.is_extension and is_grouped(value, number.dialled, digits):
                 raise NotDialable(
                     f"read as extension {number.dialled} and digits to send; write a number without commas, and digits "
                     "to send behind ;ext="

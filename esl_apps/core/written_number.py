@@ -75,9 +75,14 @@ def _digits(text: str) -> str:
     return digits
 
 
-def is_grouped(text: str, digits: str) -> bool:
-    """Return whether digits to send may be the rest of a number with commas, as spreadsheets write 820,001,234."""
-    return _GROUPS.fullmatch(digits) is not None and ";" not in ascii_digits(text)
+def is_grouped(text: str, extension: str, digits: str) -> bool:
+    """Return whether an extension and digits to send may be one number with commas, as spreadsheets write 820,001,234.
+
+    A first group of four has more behind it: 1000,1234 is an extension and a PIN.
+    """
+    if _GROUPS.fullmatch(digits) is None or ";" in ascii_digits(text):
+        return False
+    return len(extension) <= 3 or digits.count(",") > 1
 
 
 def as_dtmf(digits: str) -> str:
