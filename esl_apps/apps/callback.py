@@ -23,7 +23,7 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level
 from esl_apps.core.numbers import Number
-from esl_apps.core.terms import AGENT_UNCONFIRMED, LOST
+from esl_apps.core.terms import LOST
 from esl_apps.core.timed_call import TimedCall
 from esl_apps.core.unavailable import StoreUnavailable
 
@@ -125,12 +125,6 @@ def whom_to_call(caller: str | None, policy: AppPolicy) -> tuple[Number, Card] |
     return (number, card) if refused is None else refused.note
 
 
-class _Unconfirmed(SessionRefused):
-    """The person called back didn't press the key."""
-
-    reason = AGENT_UNCONFIRMED
-
-
 @dataclass(frozen=True, slots=True)
 class RingBack:
     """One try at ringing a caller back."""
@@ -166,14 +160,16 @@ class RingBack:
         card = self.card
         session = Session.of_answered(call, self.attempt, policy, host, self.account, card)
         session.caller = self.attempt.extension
+        session.unconfirmed = session.settings.callback_confirm
 
         def talk() -> None:
             session.answer()
             call.wait_for_hangup(session.rules.prompt_delay)
             # A mailbox answers, too, and its greeting may have tones in it: what comes before a prompt is not for it.
             call.drop_keys(QUIET, GREETING)
-            if session.settings.callback_confirm and not is_confirmed(call, session.collect, "confirm_callback"):
-                raise _Unconfirmed("goodbye", causes.NO_ANSWER, note="the key that confirms was not pressed")
+            if session.unconfirmed and not is_confirmed(call, session.collect, "confirm_callback"):
+                raise SessionRefused("goodbye", note="the key that confirms was not pressed")
+            session.unconfirmed = False
             dialthrough.take(session, card)
             dialthrough.dial_on(session, None)
 

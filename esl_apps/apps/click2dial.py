@@ -264,15 +264,10 @@ def _bleg_extras(click: ClickCall) -> dict[str, str]:
 
 
 def _finish(call: Call, attempt: Attempt, failed: Bridged | None, *, unconfirmed: bool = False) -> None:
-    """End the attempt. ``unconfirmed``: the agent had to press a key, and hasn't."""
+    """End the attempt. ``unconfirmed``: as ``conclude``."""
     end = call.ended()
     attempt.hold_time = talk.hold_time(attempt, end.at, end.aleg.hold_seconds)
-    if unconfirmed and attempt.cancelled_by is None and attempt.cut is None and not end.lost:
-        note_legs(attempt, end.aleg, None)
-        by = terms.AGENT if end.aleg.hung_up_itself else terms.SYSTEM
-        attempt.end(terms.AGENT_UNCONFIRMED, causes.NO_ANSWER, by, end.at)
-    else:
-        conclude(attempt, end, failed, terms.CALLEE)
+    conclude(attempt, end, failed, terms.CALLEE, unconfirmed=unconfirmed)
 
 
 # From a phone ------------------------------------------------------------------------------------------

@@ -10,11 +10,17 @@ from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Bridged, Ended, Leg
 
 
-def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str) -> None:
+def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str, *, unconfirmed: bool = False) -> None:
     """End the attempt by what the switch reported. ``party``: the party on the B-leg, ``callee`` or ``agent``.
 
-    ``failed``: B's outcome if the two were not connected because of B; None if the A-leg left first.
+    ``failed``: B's outcome if the two were not connected because of B; None if the A-leg left first. ``unconfirmed``:
+    A had to press a key before B is dialled, and hasn't.
     """
+    if unconfirmed and attempt.cancelled_by is None and attempt.cut is None and not end.lost:
+        note_legs(attempt, end.aleg, None)
+        by = terms.AGENT if end.aleg.hung_up_itself else terms.SYSTEM
+        attempt.end(terms.AGENT_UNCONFIRMED, causes.NO_ANSWER, by, end.at)
+        return
     if end.bleg is not None and end.both_up and (failed is None or not failed.timed_out):
         assert end.bleg.answered_at is not None
         # Events may come out of order, or all at once to a node that was stopped, so B's answer time decides. A B that

@@ -36,9 +36,7 @@ _BEHIND = 0.3
 
 
 class SessionRefused(Exception):
-    """End the session with a prompt and a record that says ``reason``."""
-
-    reason = terms.REJECTED
+    """End the session with a prompt and a rejected record."""
 
     def __init__(
         self, prompt: str, code: int = causes.CALL_REJECTED, *, note: str = "", cause: str = "NORMAL_CLEARING"
@@ -76,6 +74,8 @@ class Session:
     """The number that the caller dialled, as E.164 digits; empty if a node rang them, or if it can't be read."""
     dialled: bool = False
     """A number was dialled."""
+    unconfirmed: bool = False
+    """The caller has to press a key first, and hasn't."""
     _last: tuple[Bridged, float] | None = None
     """The outcome of its last call and when it was known, if the record waits for the end of A's leg."""
     _started: float = field(default_factory=time.monotonic)
@@ -181,27 +181,27 @@ class Session:
             end = replace(end, bleg=None)
         if self._last is not None:
             self._conclude(*self._last, end.aleg)
-        elif rejected is not None:
+        elif rejected is not None and not self.unconfirmed:
             note_legs(self.attempt, end.aleg, None)
-            self.attempt.end(*rejected, terms.SYSTEM, end.at)
+            self.attempt.end(terms.REJECTED, rejected, terms.SYSTEM, end.at)
         else:
             self.attempt.hold_time = hold_time(self.attempt, end.at)
-            conclude(self.attempt, end, None, terms.CALLEE)
+            conclude(self.attempt, end, None, terms.CALLEE, unconfirmed=self.unconfirmed)
 
-    def _talk(self, talk: Callable[[], None]) -> tuple[str, int] | None:
-        """Run a flow until A hangs up or is lost. Return the end reason and code if the session is refused."""
-        rejected: tuple[str, int] | None = None
+    def _talk(self, talk: Callable[[], None]) -> int | None:
+        """Run a flow until A hangs up or is lost. Return the Q.850 cause if the session is refused."""
+        rejected: int | None = None
         cause = "NORMAL_CLEARING"
         try:
             try:
                 talk()
             except SessionRefused as refused:
-                rejected, cause = (refused.reason, refused.code), refused.cause
+                rejected, cause = refused.code, refused.cause
                 self.attempt.note("refused", str(refused))
                 if refused.prompt:
                     self.call.play(refused.prompt)
             except StoreUnavailable as error:
-                rejected = terms.REJECTED, causes.CALL_REJECTED
+                rejected = causes.CALL_REJECTED
                 self.attempt.note("unavailable", str(error))
                 self.call.play("unavailable")
             self.call.hangup(cause)

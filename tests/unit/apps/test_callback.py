@@ -240,7 +240,7 @@ def test_callback_that_was_answered_is_not_tried_again() -> None:
 def test_confirmed_callback_asks_for_a_key_before_a_number(keyed: list[str], dials: int) -> None:
     made = ring_back()
     policy = ScriptedPolicy(replace(SETTINGS, callback_confirm=True), cards=CardTable(numbers={NUMBER: CARD}))
-    call = ScriptedCall([talks()], ended(a_by="recv_bye"), keyed=keyed)
+    call = ScriptedCall([talks()], ended(a_by="recv_bye" if dials else "send_bye"), keyed=keyed)
     made.answered(call, policy, host([]))
     assert call.did("collect")[0] == ("confirm_callback",)
     # What was keyed before the prompt isn't meant for it, nor what follows the key for the next one.
@@ -252,6 +252,26 @@ def test_confirmed_callback_asks_for_a_key_before_a_number(keyed: list[str], dia
         record = made.attempt.record
         assert record is not None
         assert (record.end_reason, record.end_code, record.hung_up_by) == ("agent_unconfirmed", 19, "system")
+
+
+@pytest.mark.parametrize("gone_at", ["wait_for_hangup", "drop_keys", "collect", "play"])
+def test_callback_left_before_the_key_is_unconfirmed(gone_at: str) -> None:
+    made = ring_back()
+    policy = ScriptedPolicy(replace(SETTINGS, callback_confirm=True), cards=CardTable(numbers={NUMBER: CARD}))
+    made.answered(ScriptedCall([], ended(a_by="recv_bye"), gone_at=gone_at), policy, host([]))
+    record = made.attempt.record
+    assert record is not None
+    assert (record.end_reason, record.end_code, record.hung_up_by) == ("agent_unconfirmed", 19, "agent")
+
+
+@pytest.mark.parametrize(("cancelled_by", "lost", "reason"), [("api", False, "cancelled"), (None, True, "lost")])
+def test_unconfirmed_callback_ends_as_it_was_ended(cancelled_by: str | None, lost: bool, reason: str) -> None:
+    made = ring_back()
+    made.attempt.cancelled_by = cancelled_by
+    policy = ScriptedPolicy(replace(SETTINGS, callback_confirm=True), cards=CardTable(numbers={NUMBER: CARD}))
+    made.answered(ScriptedCall([], ended(lost=lost), gone_at="collect"), policy, host([]))
+    assert made.attempt.record is not None
+    assert made.attempt.record.end_reason == reason
 
 
 def test_callback_forgets_the_keys_of_a_greeting() -> None:
