@@ -64,6 +64,8 @@ class Action(Struct, frozen=True, omit_defaults=True):
     its end; None: it isn't known (``consulted``)."""
     shared: float | None = 0.0
     """Seconds of the new party's leg that other records have; None: no node placed it (``consulted``)."""
+    agent: str = ""
+    """The agent whose token asks. The call's node checks whether they may: others' snapshots are a moment behind."""
 
 
 class CallState(Struct, frozen=True):

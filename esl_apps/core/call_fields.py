@@ -227,6 +227,18 @@ def is_with(agent: str, named: str | None, rung: Sequence[Mapping[str, Any]] | N
     return any(entry["agent"] == agent and entry["end_reason"] is None for entry in rung)
 
 
+def why_not_change(
+    agent: str, named: str | None, rung: Sequence[Mapping[str, Any]] | None, bridged_at: float | None
+) -> str:
+    """Return why an agent may not end or change a call that is up; empty if they may: they have it, or it rings them
+    alone. The caller of one that rings several is not any one agent's to hang up on."""
+    if not is_with(agent, named, rung, bridged_at):
+        return f"agent {agent} is not in this call now"
+    if bridged_at is None and any(entry["agent"] != agent and entry["end_reason"] is None for entry in rung or ()):
+        return f"this call rings other agents, too, so agent {agent} can't end or change it"
+    return ""
+
+
 def values_of(call: CallFields) -> tuple[Any, ...]:
     """Return the values of a call's fields, in their order. ``call`` is of a class whose first fields these are: an
     attribute by its name costs eight times as much."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
+from msgspec import structs
 
 from esl_apps.core import actions, terms
 from esl_apps.core.actions import KEYS, Action, CallState
@@ -31,7 +32,7 @@ Read = Callable[[CallsPort, str, Mapping[str, Any]], Action]
 def _handler(name: str, read: Read) -> Callable[..., None]:
     def act(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
         raw, fields = read_json(req) if req.content_length else (b"", {})
-        action = read(port, name, fields)
+        action = structs.replace(read(port, name, fields), agent=port.token(req).agent or "")
         call = port.call(ref)
         key = port.key_of(req)
         if key is None:

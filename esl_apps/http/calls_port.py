@@ -14,7 +14,7 @@ from esl_apps.apps import click2dial
 from esl_apps.config.model import Config, Integrator
 from esl_apps.core import actions, reference, terms
 from esl_apps.core.actions import Action, CallState, Undone
-from esl_apps.core.call_fields import agents_of, is_with
+from esl_apps.core.call_fields import agents_of, why_not_change
 from esl_apps.core.call_options import OPTIONS
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Fault, Refused
@@ -76,7 +76,7 @@ class CallsPort:
         """An agent token opens calls of its agent only; others are as unknown to it as another integrator's.
 
         :raises Problem: as ``Door.check``; 401 for an agent token that has expired; 404 for another agent's call; 403
-            for a change of one that only rang them.
+            for a change of one that isn't theirs alone.
         """
         _config, known, agent_tokens = self._tokens()
         given = given_token(req)
@@ -99,11 +99,12 @@ class CallsPort:
                 self._check_has(token.agent, call)
 
     def _check_has(self, agent: str, call: dict[str, Any]) -> None:
-        """:raises Problem: 403 if an agent may only see a call: their phones don't ring any more, or another agent has
-        answered it."""
-        if not is_with(agent, call["agent"], call.get("agents"), call["bridged_at"]):
+        """:raises Problem: 403 if an agent may only see a call: their phones don't ring any more, others' ring, too, or
+        another agent has answered it."""
+        reason = why_not_change(agent, call["agent"], call.get("agents"), call["bridged_at"])
+        if reason:
             self.services.refused(403)
-            raise problem(403, "agent", f"agent {agent} is not in this call now")
+            raise problem(403, "agent", reason)
 
     def still_admits(self, req: falcon.Request, *scopes: str) -> bool:
         """Whether the token of a request that was admitted still opens this port, with one of these scopes."""

@@ -90,12 +90,12 @@ def get_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: 
     answer(resp, 200, port.call(ref))
 
 
-def cancel_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: str) -> None:
+def cancel_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
     call = port.call(ref)
     if call["state"] == terms.ENDED:
         answer(resp, 200, call)
         return
-    port.services.acting.cancel(call)
+    port.services.acting.cancel(call, port.token(req).agent)
     answer(resp, 202, Accepted(call["call_ref"], call["contact_ref"], call["state"]))
 
 

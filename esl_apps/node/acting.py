@@ -22,6 +22,7 @@ from esl_apps.apps.legs import recording_name, recording_path, recording_setting
 from esl_apps.core import actions, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import Action, CallState, Outcome, Unanswered, Undone, not_now, outcome_of, result, state_of
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_fields import why_not_change
 from esl_apps.core.reference import new_ref
 from esl_apps.esl import wire
 from esl_apps.esl.answers import SwitchUnavailable
@@ -54,6 +55,8 @@ _NOTICE, _LOOK = 2.0, 0.05
 _OTHER_LEG = 0.2
 #: Actions that only inform a call's node.
 _NEWS = frozenset({actions.CONSULTED, actions.PARTED})
+#: Actions that don't wait for others: the one that waits for news has the turn, and a call ends in any state.
+_AT_ONCE = _NEWS | {actions.CANCEL}
 
 
 class Acting:
@@ -79,6 +82,7 @@ class Acting:
         self.on_header: Callable[[Live, Event], None] = lambda _live, _event: None
         """Called with each watched header of a request on a leg of this node's calls."""
         self._do: dict[str, Callable[[Live, Action], None]] = {
+            actions.CANCEL: self._cancel,
             actions.HOLD: self._hold,
             actions.RESUME: self._resume,
             actions.MUTE: self._mute,
@@ -96,12 +100,18 @@ class Acting:
 
     # Asking -------------------------------------------------------------------------------------------
 
-    def cancel(self, call: Mapping[str, Any]) -> None:
+    def cancel(self, call: Mapping[str, Any], agent: str | None = None) -> None:
         """Hang up a call, this node's or (by its snapshot) another's; returns at once.
 
+        ``agent``: the agent whose token asks. While their call rings, wait for its node to say whether they may.
+
         :raises StoreUnavailable: this node doesn't reach the call's switch, and Redis is down.
+        :raises Undone: another agent has answered, or its node doesn't answer.
         """
         ref = str(call["call_ref"])
+        if agent is not None and call.get("agents") is not None and call["bridged_at"] is None:
+            self.act(call, Action(actions.CANCEL, agent=agent))
+            return
         if self._calls.cancel(ref, terms.API):
             return
         switch = self._pool.find(call["switch"])
@@ -181,10 +191,10 @@ class Acting:
         action = _read(event.get("esl_action"), Action)
         if live is None or action is None:
             return
-        if action.name == actions.CANCEL:
-            self._calls.cancel(live.attempt.call_ref, terms.API)
-        elif question := event.get("esl_question"):
+        if question := event.get("esl_question"):
             background.once("call_acting", self._answer, switch, live, action, question)
+        elif action.name == actions.CANCEL:
+            self._cancel(live, action)
 
     def _answer(self, switch: Switch, live: Live, action: Action, question: str) -> None:
         if action.name not in _NEWS and not self._claims.take(question):
@@ -208,8 +218,11 @@ class Acting:
         attempt, do = live.attempt, self._do.get(action.name)
         if do is None:
             raise _unavailable("the call's node is of a version without this action")
-        if action.name in _NEWS:
-            # The action that waits for it has the turn; and that a party has left is so in any state.
+        if action.agent and not attempt.ended:
+            reason = why_not_change(action.agent, attempt.extension, attempt.agents, attempt.bridged_at)
+            if reason:
+                raise Undone(403, "agent", reason)
+        if action.name in _AT_ONCE:
             do(live, action)
             return state_of(attempt)
         live.turn = live.turn or Semaphore()
@@ -253,6 +266,9 @@ class Acting:
             waits = True
         if waits:
             gevent.sleep(more)
+
+    def _cancel(self, live: Live, _action: Action) -> None:
+        self._calls.cancel(live.attempt.call_ref, terms.API)
 
     def _hold(self, live: Live, _action: Action) -> None:
         attempt = live.attempt

@@ -249,7 +249,9 @@ class FakeActing:
         self.done: list[Action] = []
         self.fails: Exception | None = None
 
-    def cancel(self, call: dict[str, Any]) -> None:
+    def cancel(self, call: dict[str, Any], agent: str | None = None) -> None:
+        if agent is not None and self.fails is not None:
+            raise self.fails
         self._services.cancelled.append(call["call_ref"])
 
     def act(self, call: dict[str, Any], action: Action) -> CallState:

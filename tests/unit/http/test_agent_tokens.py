@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from esl_apps.apps import inbound, rung_agents
+from esl_apps.core.actions import Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Leg
 from esl_apps.http import agent_tokens
@@ -170,6 +171,31 @@ def test_agent_token_opens_a_call_that_rings_its_agent(world: World) -> None:
     rung_agents.ask(attempt, [PLAN.read("1001")])
     attempt.ring(["1001"], 2.0)
     assert [statuses(world, attempt, agent) for agent in ("1000", "1001")] == [[200, 403, 403], [200, 202, 202]]
+
+
+def test_agent_token_changes_no_call_that_rings_others(world: World) -> None:
+    attempt = Attempt(app="inbound", call_dir="inbound", integrator="acme", extension="1000")
+    rung_agents.ask(attempt, [PLAN.read("1000"), PLAN.read("1001")])
+    attempt.ring(["1000", "1001"], 1.0)
+    assert [statuses(world, attempt, agent) for agent in ("1000", "1001")] == [[200, 403, 403], [200, 403, 403]]
+    result = world.api.simulate_delete(f"{CALLS}/{attempt.call_ref}", headers=bearer(world, "1001"))
+    assert "rings other agents" in result.json["errors"][0]["message"]
+    assert world.services.cancelled == []
+
+
+def test_agent_token_gets_the_refusal_of_the_calls_node(world: World) -> None:
+    attempt = placed(world)
+    world.services.acting.fails = Undone(403, "agent", "agent 1000 is not in this call now")
+    assert statuses(world, attempt, "1000") == [200, 403, 403]
+    assert world.services.cancelled == []
+
+
+def test_agent_token_tells_the_calls_node_its_agent(world: World) -> None:
+    attempt = placed(world)
+    attempt.enter("bridged", attempt.queued_at)
+    statuses(world, attempt, "1000")
+    world.api.simulate_post(f"{CALLS}/{attempt.call_ref}/hold")
+    assert [action.agent for action in world.services.acting.done] == ["1000", ""]
 
 
 def test_agent_token_changes_no_call_that_another_answered(world: World) -> None:

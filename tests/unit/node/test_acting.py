@@ -8,14 +8,18 @@ import gevent
 import msgspec
 import pytest
 
+from esl_apps.apps import inbound, rung_agents
 from esl_apps.core import terms
 from esl_apps.core.actions import Action, Outcome, Undone
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.call import Leg
+from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.node import acting
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.live import Live
+from esl_apps.testing import PLAN
 from tests.support.bench import Bench, Build, pass_on, placed
 from tests.support.call_switch import AT, B
 from tests.support.peer import UUID, api_response, event, eventually
@@ -347,6 +351,50 @@ def test_acting_cancel_reaches_a_call_of_another_node(build: Build, monkeypatch:
     eventually(lambda: order.attempt.cancelled_by == "api")
     # Had that node died, the other one would hang the legs up.
     eventually(lambda: f"api hupall NORMAL_CLEARING esl_call_ref {ref}" in first.switch.heard)
+
+
+def ringing(bench: Bench, *agents: str) -> Live:
+    attempt = Attempt(app="inbound", call_dir="inbound", integrator="acme", extension=agents[0])
+    rung_agents.ask(attempt, [PLAN.read(agent) for agent in agents])
+    attempt.ring(list(agents), AT)
+    return bench.services.calls.begin(attempt, bench.services.switches[0])
+
+
+def cancel_for(bench: Bench, call: dict[str, Any], agent: str) -> str:
+    """Cancel a call by an agent's token. Return the refusal."""
+    try:
+        bench.services.acting.cancel(call, agent)
+    except Undone as undone:
+        return f"{undone.status} {undone.code}"
+    return ""
+
+
+def test_acting_cancel_for_an_agent_is_checked_by_its_node(build: Build) -> None:
+    """The snapshot of the node that is asked is from before another agent's answer."""
+    first = build().connect()
+    second = build(name="app3", known=first.switches).connect()
+    live = ringing(first, "1000", "1001")
+    call = {**snapshot(live.attempt), "switch": "fs1"}
+    inbound.agent_answered(live.attempt, AT, Leg(B, user="1001"), lambda *_: None)
+    asked = gevent.spawn(cancel_for, second, call, "1000")
+    pass_on(first.switch, ACTION)
+    pass_on(first.switch, OUTCOME)
+    assert asked.get(timeout=10) == "403 agent"
+    assert live.attempt.cancelled_by is None
+
+
+@pytest.mark.parametrize(("agents", "refused"), [(("1000",), ""), (("1000", "1001"), "403 agent")])
+def test_acting_cancel_for_an_agent_whose_phone_rings(bench: Bench, agents: tuple[str, ...], refused: str) -> None:
+    live = ringing(bench, *agents)
+    assert cancel_for(bench, snapshot(live.attempt), "1000") == refused
+    assert (live.attempt.cancelled_by is None) == bool(refused)
+
+
+def test_acting_for_an_agent_who_is_not_in_the_call_is_403(bench: Bench) -> None:
+    live = talking(bench, extension="1001")
+    assert refusal(bench, live, "hold", agent="1000") == (403, "agent", "")
+    assert commands(bench) == []
+    assert act(bench, live, "hold", agent="1001").held
 
 
 def test_acting_cancel_is_told_again_before_the_hang_up(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
