@@ -13,6 +13,7 @@ from esl_apps.core import talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
 from esl_apps.core.call_fields import Before, CallFields
+from esl_apps.core.number_classes import EXTENSION
 from esl_apps.core.quality import CallQuality
 from esl_apps.core.record import Record
 
@@ -35,8 +36,10 @@ def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str 
             attempt.stopped_ringing(bleg.ended_at)
         if bleg.ringing_at is not None and not _answered_before(attempt, bleg):
             attempt.rang(second, bleg.ringing_at)
-        if attempt.gateway is None and bleg.answered_at is not None and bleg.quality is not None:
-            # No flow of this call dialled the leg, or heard which of several agents answered.
+        klass = attempt.number_class if second == terms.CALLEE else attempt.extension_class
+        if attempt.gateway is None and klass != EXTENSION and bleg.answered_at is not None and bleg.quality is not None:
+            # No flow of this call dialled the leg, or heard which of several agents answered. An extension behind a
+            # gateway isn't charged for.
             attempt.gateway = bleg.quality.gateway
         _note_quality(attempt, second, bleg)
 

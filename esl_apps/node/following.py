@@ -213,9 +213,10 @@ class Following:
         if attempt.consultation is not None and (aleg or bleg) is not None:
             # The party that asks goes on there, on a leg that hasn't ended.
             note_parting(attempt, end.at, end.at)
-        note_legs(attempt, aleg, bleg, second_party(attempt))
         if bleg is not None and end.both_up:
+            # First, because it names the agent who has answered.
             self._joined(attempt, bleg)
+        note_legs(attempt, aleg, bleg, second_party(attempt))
         if attempt.bridged_at is not None:
             self._find_recording(attempt)
         if (aleg or bleg) is not None or attempt.followed:

@@ -110,6 +110,14 @@ def test_gateway_is_the_answered_b_legs_if_none_is_noted(
     assert recorded(one)["gateway"] == gateway
 
 
+@pytest.mark.parametrize("second", ["callee", "agent"])
+def test_gateway_is_not_that_of_an_extensions_pbx(second: str) -> None:
+    of_a, of_b = ("national", "extension") if second == "callee" else ("extension", "national")
+    one = attempt(extension_class=of_a, number_class=of_b)
+    note_legs(one, None, leg(quality=LegQuality(leg="B", gateway="pbx")), second)
+    assert one.gateway is None
+
+
 def test_quality_is_that_of_the_party_on_the_leg() -> None:
     one = attempt()
     note_legs(one, leg(quality=LegQuality(leg="A")), leg(quality=LegQuality(leg="B")), "agent")

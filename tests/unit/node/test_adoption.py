@@ -12,10 +12,12 @@ import gevent
 import msgspec
 import pytest
 
+from esl_apps.apps import rung_agents
 from esl_apps.apps.legs import recording_path
 from esl_apps.apps.transfer import KeptTransfer
-from esl_apps.core import node_clock, terms
+from esl_apps.core import node_clock, parties, terms
 from esl_apps.core.attempt import Attempt
+from esl_apps.core.charges import Charge
 from esl_apps.core.notification import INBOUND_LIST, session_record
 from esl_apps.core.reference import new_ref
 from esl_apps.core.session_parts import Part
@@ -32,6 +34,7 @@ from tests.support.call_switch import AT, B, C, at, ends
 from tests.support.peer import UUID, api_response, eventually
 
 REF = "01a20447-2be6-705d-bfcb-64432c6ce89b"
+OUTSIDE = "0831112222"
 
 
 @pytest.fixture(autouse=True)
@@ -681,6 +684,30 @@ def test_adoption_announces_an_agents_unheard_answer(bench: Bench) -> None:
         ("1001", "elsewhere"),
     ]
     assert len(bench.pushed(INBOUND_LIST)) == 1
+
+
+@pytest.mark.parametrize(("agent", "other", "gateway"), [("1000", OUTSIDE, None), (OUTSIDE, "1000", "pbx")])
+def test_adoption_names_only_an_outside_agents_gateway(
+    bench: Bench, agent: str, other: str, gateway: str | None
+) -> None:
+    """Only the ends of the legs tell who has answered."""
+    plan, system = bench.services.policy.settings.plan, bench.services.policy.system
+    waiting = Attempt(app="inbound", call_dir="inbound", **parties.first(plan.read(other)))
+    rung_agents.ask(waiting, [plan.read(other), plan.read(agent)])
+    waiting.pay(Charge(REF, [system], plan.read(OUTSIDE)))
+    known = {name: getattr(waiting, name) for name in ("agents", "paid_for", "extension_class")}
+    leave_behind(bench, essence_of("inbound", call_ref=REF, integrator="acme", state=terms.RINGING, **known))
+    show_legs(bench.switch, aleg(), bleg(answered=0, variable_esl_user_id=agent))
+    bench.adoption.beat()
+    asked(bench)
+    of_b = {"direction": "outbound", "sip_gateway_name": "pbx", "esl_bleg": REF, "esl_user_id": agent}
+    for leg, variables in ((B, of_b), (UUID, {})):
+        tags: Any = {f"variable_{name}": value for name, value in {**variables, "esl_call_ref": REF}.items()}
+        bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=leg, answered=True, **tags))
+    ended(bench)
+    found = bench.services.store.call(REF)
+    assert found is not None
+    assert (found["agent"], found["gateway"]) == (agent, gateway)
 
 
 def test_adoption_counts_the_legs_of_many_calls_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
