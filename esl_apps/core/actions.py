@@ -66,6 +66,8 @@ class Action(Struct, frozen=True, omit_defaults=True):
     """Seconds of the new party's leg that other records have; None: no node placed it (``consulted``)."""
     agent: str = ""
     """The agent whose token asks. The call's node checks whether they may: others' snapshots are a moment behind."""
+    gateway: str | None = None
+    """The gateway that carries the new party (``consulted``)."""
 
 
 class CallState(Struct, frozen=True):

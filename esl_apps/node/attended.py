@@ -191,7 +191,7 @@ class Attended:
             began = own.attempt.bridged_at
             began = None if began is None else node_clock.shown(began)
             call = {"call_ref": ref, "callee": own.attempt.number, "state": terms.ENDED}
-            call |= {"app": own.attempt.app, "bridged_at": began}
+            call |= {"app": own.attempt.app, "bridged_at": began, "gateway": own.attempt.gateway}
         if call is None or ref == live.attempt.call_ref:
             raise Undone(404, "unknown", "no node has the phone's other call")
         number = services.policy.settings.plan.find(call["callee"])
@@ -222,11 +222,12 @@ class Attended:
         _unmute(live)
         for leg in (phone, other.phone):
             self._transferring.hang_up(live, leg, by_phone=False)
-        shared = None
+        shared = gateway = None
         if application(other.call["app"]).second_party == terms.CALLEE:
             shared = max(0.0, node_clock.shown(at) - (other.call["bridged_at"] or node_clock.shown(at)))
+            gateway = other.call.get("gateway")
         to = other.number.dialled
-        action = Action(CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared)
+        action = Action(CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared, gateway=gateway)
         self._consulting.part(live, terms.AGENT, action, at)
         if has_phone(services.policy.settings, other.number):
             try_api(live.switch, f"uuid_setvar {other.party} confirm_blind_transfer true")

@@ -304,6 +304,7 @@ class Consulting:
             # The switch parts them at once, and the node hears that some tenths of a second later.
             seconds=node_clock.now() - attempt.timeline[-1].at,
             shared=(attempt.record.b_seconds if attempt.record is not None else None) or 0.0,
+            gateway=attempt.gateway,
         )
         live = services.calls.live.get(old_ref)
         try:
@@ -398,6 +399,7 @@ class Consulting:
         joined = transfer.new_call(old, to, leaves, client, plan, action.next, dialled=placed)
         attempt = joined.attempt
         attempt.aleg_uuid, attempt.bleg_uuid, attempt.followed = held, action.leg or None, True
+        attempt.gateway = action.gateway
         if action.shared != 0:
             attempt.before = Before(bleg=action.shared)
         old.transferred_to = attempt.call_ref
@@ -410,7 +412,6 @@ class Consulting:
                 set_variables(live.switch, held, identity)
                 live.switch.api(f"uuid_setvar {held} esl_bleg")
                 set_variables(live.switch, action.leg, identity)
-            attempt.gateway = variable(live.switch, action.leg, "sip_gateway_name") or None
         except (SwitchUnavailable, ReplyError) as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
         # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.
@@ -479,7 +480,8 @@ class Consulting:
                 # They may have hung up since.
                 leg = next((cdr.uuid for cdr in self._services.switch_cdr.legs(new) if cdr.uuid != held), "")
             to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
-            action = replace(action, step=JOINED, leg=leg, to=to, next=new, shared=record.get("b_seconds") or 0.0)
+            shared, gateway = record.get("b_seconds") or 0.0, record.get("gateway")
+            action = replace(action, step=JOINED, leg=leg, to=to, next=new, shared=shared, gateway=gateway)
         # Last, after the switch was asked.
         ago = node_clock.shown(node_clock.now()) - record["ended_at"] if record else None
         return replace(action, seconds=ago)

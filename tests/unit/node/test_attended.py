@@ -76,7 +76,7 @@ def refusal(live: Live) -> str:
 
 
 def test_attended_joins_the_other_two_parties(bench: Bench) -> None:
-    first, second = two_talks(bench)
+    first, second = two_talks(bench, second={"gateway": "10.0.0.1"})
     refer(bench, first)
     eventually(lambda: first.attempt.ended and second.attempt.ended)
     assert told(bench, "uuid_bridge") == [f"uuid_bridge {CUSTOMER} {TARGET}"]
@@ -90,6 +90,7 @@ def test_attended_joins_the_other_two_parties(bench: Bench) -> None:
     joined = bench.services.calls.live[new].attempt
     assert (joined.extension, joined.number) == ("0820001234", "0820001234")
     assert (joined.aleg_uuid, joined.bleg_uuid, joined.state) == (CUSTOMER, TARGET, terms.BRIDGED)
+    assert joined.gateway == "10.0.0.1"
     assert {record["end_reason"] for record in bench.records()} == {terms.ANSWERED}
 
 

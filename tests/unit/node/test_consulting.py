@@ -438,13 +438,18 @@ def test_consulting_counts_the_seconds_of_the_other_two_once(build: Build, by: s
     assert stays.whole
 
 
-@pytest.mark.parametrize(("said", "gateway"), [("pstn", "pstn"), ("_undef_", None)])
-def test_consulting_names_the_new_partys_gateway(bench: Bench, said: str, gateway: str | None) -> None:
+@pytest.mark.parametrize(("to", "gateway"), [("0820005678", "10.0.0.1"), ("1001", None)])
+def test_consulting_names_the_new_partys_gateway(bench: Bench, to: str, gateway: str | None) -> None:
+    """As the consultation has it: the switch has a name for some gateways only, and for a PBX of extensions, too."""
     live = talking(bench)
-    asking = consult(bench, live, "0820005678")
+    asking = consult(bench, live, to)
     answered(asking)
-    bench.switch.answers[f"api uuid_getvar {T} sip_gateway_name"] = api_response(said)
-    told(bench, live, asking, JOINED)
+    asking.attempt.gateway = gateway
+    bench.switch.answers[f"api uuid_getvar {T} sip_gateway_name"] = api_response("pbx")
+    asked = transfer_app.consultation(asking.attempt)
+    assert asked is not None
+    transfer_app.leave_to_each_other(asking.attempt, asked, AT)
+    eventually(lambda: live.attempt.ended)
     assert bench.services.calls.live[live.attempt.transferred_to or ""].attempt.gateway == gateway
 
 
@@ -795,6 +800,7 @@ def test_consulting_two_who_went_on_and_hung_up_are_found(build: Build, first: s
     answered(asking)
     asked = transfer_app.consultation(asking.attempt)
     assert asked is not None
+    asking.attempt.gateway = "10.0.0.1"
     ref, calls = live.attempt.call_ref, [asking.essence, live.essence]
     dead.die()
     heir = build(name="app2", known=dead.switches, integrators=[config]).connect()
@@ -813,6 +819,9 @@ def test_consulting_two_who_went_on_and_hung_up_are_found(build: Build, first: s
     kept = heir.services.store.call(ref)
     assert kept is not None
     assert kept["record"]["transferred_to"] == asked.next
+    went_on = heir.services.store.call(asked.next)
+    assert went_on is not None
+    assert went_on["gateway"] == "10.0.0.1"
 
 
 # On two nodes --------------------------------------------------------------------------------------------
