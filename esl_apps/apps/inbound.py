@@ -205,6 +205,7 @@ def _ring(
                 rung_agents.fared(attempt, outcome.legs, outcome, outside=outside, again=again)
             if len(again) < ringing:
                 yield outcome
+            names[:] = [user for user in again if user is not None]
             ringing = len(again)
 
     outcomes: list[Bridged] = []

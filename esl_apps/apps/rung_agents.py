@@ -68,13 +68,16 @@ def fared(
     """
     heard = bool(legs) or outcome is not None
     for entry in attempt.agents or ():
-        if entry["end_reason"] not in (None, ANSWERED, ELSEWHERE) or entry["agent"] in again:
+        if entry["end_reason"] not in (None, ANSWERED, ELSEWHERE):
             continue
         own = [leg for leg in legs if leg.user == entry["agent"]]
         for leg in own:
             if leg.answered_at is None:
                 attempt.stopped_ringing(leg.ended_at)
-        entry["seconds"] = max([_rang(leg) for leg in own], default=0)
+        # Their phones may have rung through a gateway that failed then.
+        entry["seconds"] = max([entry["seconds"], *map(_rang, own)])
+        if entry["agent"] in again:
+            continue
         if outcome is not None and outcome.by_switch:
             entry["end_reason"], entry["end_code"] = "failed", outcome.code
         elif heard and not own:

@@ -35,21 +35,25 @@ GATEWAY_FAILED = fails("NORMAL_TEMPORARY_FAILURE", users=[AGENT])
 ANSWERS = Leg("B", answered_at=1004.4, ended_at=1010.0, q850=16, user=AGENT)
 
 
-def run(
+def serve(
     call: ScriptedCall,
     agents: Sequence[str] = (AGENT,),
     *,
     strategy: Any = "all",
     silence: float | None = None,
     settings: Settings = SETTINGS,
-) -> Record:
+) -> Attempt:
     queue = Queue(PLAN.read(DID), "acme", tuple(map(PLAN.read, agents)), 20, 3600, False, strategy)
     settings = replace(settings, endpoints=replace(settings.endpoints, silence=silence))
     begun: list[Attempt] = []
     call.headers["Caller-Destination-Number"] = DID
     policy = ScriptedPolicy(settings, queues={DID: queue}, number="0825556666")
     inbound.arrive(call, Arrival(("inbound",)), policy, host(begun, announce=lambda *_: None))
-    record = begun[0].record
+    return begun[0]
+
+
+def run(call: ScriptedCall, agents: Sequence[str] = (AGENT,), **options: Any) -> Record:
+    record = serve(call, agents, **options).record
     assert record is not None
     return record
 
@@ -97,6 +101,30 @@ def test_agent_whose_gateways_all_fail_has_the_last_ones_code() -> None:
     assert (record.gateway, record.gateways_failed) == (None, ["pstn", "spare"])
     # Through a gateway that is down, the switch makes no leg.
     assert agents_of(record) == [(AGENT, "failed", 38)]
+
+
+def test_agent_who_rang_through_a_gateway_that_failed_has_rung() -> None:
+    def rings_then_fails(progress: Progress) -> Bridged:
+        leg = Leg("B1", ringing_at=1003.5, ended_at=1013.5, q850=41, user=AGENT)
+        progress("ringing", 1003.5, leg)
+        return Bridged(False, 41, bleg=leg, legs=[leg])
+
+    call = ScriptedCall([rings_then_fails, fails("GATEWAY_DOWN")], ended(a_by="send_refuse", at=1020.0))
+    record = run(call)
+    assert record.agents == [{"agent": AGENT, "seconds": 10, "end_reason": "failed", "end_code": 38}]
+    assert record.ring_seconds is not None
+    assert record.ring_seconds.agent == 10.0
+
+
+def test_ringing_through_the_next_gateway_names_who_rings_again() -> None:
+    def ring_then_fail(progress: Progress) -> Bridged:
+        progress("ringing", 1002.5, Leg("B1000", user="1000"))
+        return several(("1000", 17), (AGENT, 41))(progress)
+
+    call = ScriptedCall([ring_then_fail, talks(ANSWERS)], ended(a_by="recv_bye", b=ANSWERS, legs=[ANSWERS]))
+    moments = serve(call, ["1000", AGENT]).timeline
+    rings = [(moment.at, moment.detail) for moment in moments if moment.what == "ringing"]
+    assert rings == [(1002.5, f"1000, {AGENT}"), (1003.5, AGENT)]
 
 
 @pytest.mark.parametrize("cause", ["USER_BUSY", "CALL_REJECTED", "UNALLOCATED_NUMBER"])
