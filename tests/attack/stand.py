@@ -179,7 +179,9 @@ class Stand:
         assert not {app for app in ran if not EXPECTED.fullmatch(app)}
         assert "New Channel sofia/external/sip:" not in log
         assert request(self.node.admin, "GET", "/healthz", token=None).status == 200
-        assert not [what for _state, what in self.decisions() if what in ("card", "dial")]
+        # An inbound call's agents are rung, whoever calls.
+        reached = {(app, what) for app, _state, what in self.decisions() if what in ("card", "dial")}
+        assert reached <= {("inbound", "dial")}
 
     def an_honest_caller_is_served(self) -> None:
         """Check that the attacked way in works for its owner: the victim's number in the caller's own From."""
@@ -190,19 +192,19 @@ class Stand:
         call.hangup()
 
         def told() -> bool:
-            return any(what == "card" for state, what in self.decisions() if state == "ended")
+            return any(what == "card" for _app, state, what in self.decisions() if state == "ended")
 
         # Late reports about this call would turn up in the next round.
         eventually(told)
         eventually(lambda: self.node.live_calls() == 0)
         self.redis.client.delete(CDRS)
 
-    def decisions(self) -> list[tuple[str, str]]:
-        """Every decision in the calls' snapshots, with the state of its call."""
+    def decisions(self) -> list[tuple[str, str, str]]:
+        """Every decision in the calls' snapshots, with the application and the state of its call."""
         found = []
         for key in self.redis.client.scan_iter(keys.call("*")):
             one = json.loads(self.redis.client.get(key) or "{}")
-            found += [(one["state"], decision["what"]) for decision in one.get("decisions", [])]
+            found += [(one["app"], one["state"], decision["what"]) for decision in one.get("decisions", [])]
         return found
 
 
