@@ -190,7 +190,7 @@ def test_gateway_of_several_agents_is_of_the_one_who_answers() -> None:
 def test_silent_gateway_of_an_agent_rung_alone_is_given_up(
     agents: list[str], strategy: str, patience: str | None
 ) -> None:
-    """Of several agents, one who is only slow to ring would be hung up while the others ring."""
+    """One of several agents who is only slow to ring would be hung up while the others ring."""
     busy = fails("USER_BUSY", users=["1000", AGENT])
     call = ScriptedCall([busy, busy], ended(a_by="send_refuse"))
     run(call, agents, strategy=strategy, silence=5.0)

@@ -302,7 +302,7 @@ def test_emergency_call_outlasts_its_session(application: Callable[[Answers, Pur
     one.settings, one.max_session = WITH_EMERGENCY, 20.0
     application(one, Purse(OVER))
     ((leg, _endpoints, timeout, longest),) = one.call.did("bridge")
-    # What is left of it, and a sum of floats isn't exact.
+    # The rest of it, by a clock whose seconds are floats.
     assert timeout == pytest.approx(RULES.callee_timeout)
     assert (longest, one.call.did("until")) == (LONGEST, [])
     assert leg["execute_on_answer_2"] == f"sched_hangup:+{int(LONGEST) + SWITCH_MARGIN}"
