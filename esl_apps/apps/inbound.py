@@ -180,7 +180,8 @@ def _ring(
         timeout=queue.ring_timeout,
         longest=longest,
         # While several agents ring, the caller must not hear one agent's early media.
-        variables={"ignore_early_media": "true", **PHONE, **notice},
+        # The number and the name are the caller's: with their privacy.
+        variables={"ignore_early_media": "true", "origination_privacy": "", **PHONE, **notice},
     )
     outside = rung_agents.outside(agents)
 

@@ -133,6 +133,10 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
         # Only for a lost application: its own time-out fires first (hazard 19).
         "originate_timeout": str(int(bleg.timeout) + SWITCH_MARGIN),
     }
+    if bleg.caller_id != ANONYMOUS:
+        # By default B's leg has the privacy of A's: of a caller who withholds their number, a trunk would withhold the
+        # account's. These are the flags of any other leg.
+        result["origination_privacy"] = "screen"
     if bleg.recording is not None:
         result.update(recording_variables(settings, bleg.recording, attempt.language))
     result.update(bleg.variables)
@@ -265,7 +269,7 @@ def dial(
 
     ``wanted``: each user's endpoints; a single one may be None, as for ``Call.bridge``.
     """
-    leg = {**bleg_variables(settings, attempt, bleg), **_privacy(call, bleg)}
+    leg = bleg_variables(settings, attempt, bleg)
     left: dict[str | None, list[_Turn]] = {user: [*dialstring.in_turn(wanted[user])] for user in wanted}
     turn: dict[str | None, _Turn] = {}
     heard = False
@@ -314,17 +318,6 @@ def dial(
         # If no time is left for another gateway, the one before says why the call failed.
         again = [user for user in failed if left[user]] if time.monotonic() < deadline else []
         yield bridged, again
-
-
-def _privacy(call: Call, bleg: Bleg) -> dict[str, str]:
-    """Return the variables by which a number that isn't the caller's own is shown, though the caller withholds theirs.
-
-    By default B's leg has the privacy of A's: a trunk then withholds the account's number, too.
-    """
-    if call.header("Caller-Privacy-Hide-Number") != "true" or bleg.caller_id == ANONYMOUS:
-        return {}
-    # All of a leg's flags: this is the one that every leg has.
-    return {"origination_privacy": "screen"}
 
 
 def _label(turn: _Turn) -> str | None:

@@ -32,11 +32,10 @@ def session(
     *steps: Step,
     arrival: Arrival = ARRIVAL,
     caller: str | None = "0825556666",
-    headers: dict[str, str] | None = None,
     **entrance: Any,
 ) -> tuple[ScriptedCall, list[Attempt]]:
     begun: list[Attempt] = []
-    call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed), headers=headers or {})
+    call = ScriptedCall(list(steps), ended(a_by="recv_bye"), keyed=list(keyed))
     made = structs.replace(ENTRANCE, **entrance)
     disa.arrive(call, arrival, ScriptedPolicy(number=caller, entrances={("acme", "front"): made}), host(begun))
     return call, begun
@@ -132,8 +131,7 @@ def test_callee_is_shown_the_account_or_the_caller(account_caller_id: bool, show
 def test_accounts_number_is_shown_though_the_caller_withholds(caller_id: str | None, privacy: str | None) -> None:
     """By default the switch gives B's leg the privacy of A's."""
     account = replace(ACCOUNT, caller_id=caller_id)
-    hidden = {"Caller-Privacy-Hide-Number": "true"}
-    call, _begun = session(["0820001234"], talks(), caller=None, headers=hidden, account=account)
+    call, _begun = session(["0820001234"], talks(), caller=None, account=account)
     assert call.did("bridge")[0][0].get("origination_privacy") == privacy
 
 

@@ -177,14 +177,13 @@ def test_lost_switch_is_a_lost_call() -> None:
 
 def test_withheld_number_is_not_passed_on() -> None:
     call = joined()
-    call.headers["Caller-Privacy-Hide-Number"] = "true"
     run = Run(call, caller=None)
     assert run.record.number is None
     assert run.record.call_dir == "inbound"
     leg = call.did("bridge")[0][0]
     assert leg["origination_caller_id_number"] == leg["origination_caller_id_name"] == "anonymous"
     # It has the privacy of the caller's.
-    assert "origination_privacy" not in leg
+    assert leg["origination_privacy"] == ""
 
 
 def test_caller_inside_is_an_internal_call() -> None:
