@@ -110,7 +110,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         # The caller left just after the answer, or the socket was lost before it.
         agent_answered(attempt, end.bleg.answered_at, end.bleg, host.announce)
     if end.legs or not end.lost:
-        rung_agents.fared(attempt, end.legs, outside=rung_agents.outside(agents))
+        rung_agents.fared(attempt, end.legs)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, terms.AGENT)
 
 
@@ -183,7 +183,6 @@ def _ring(
         # The number and the name are the caller's: with their privacy.
         variables={"ignore_early_media": "true", "origination_privacy": "", **PHONE, **notice},
     )
-    outside = rung_agents.outside(agents)
 
     def ring(group: Sequence[Number]) -> Iterator[Bridged]:
         """Return the outcomes that count: not that of a turn in which all gateways failed and others are left."""
@@ -203,7 +202,7 @@ def _ring(
         ringing = len(wanted)
         for outcome, again in dial(call, attempt, settings, bleg, wanted, progress):
             if not outcome.answered:
-                rung_agents.fared(attempt, outcome.legs, outcome, outside=outside, again=again)
+                rung_agents.fared(attempt, outcome.legs, outcome, again=again)
             if len(again) < ringing:
                 yield outcome
             names[:] = [user for user in again if user is not None]

@@ -38,6 +38,7 @@ def ask(attempt: Attempt, agents: Sequence[Number]) -> None:
         {"agent": agent.dialled, "seconds": 0, "end_reason": None, "end_code": None} for agent in agents
     ]
     attempt.agents = [*(attempt.agents or ()), *asked]
+    attempt.agents_outside += [agent.dialled for agent in agents if not agent.is_extension]
 
 
 def one_answered(attempt: Attempt, agent: str) -> None:
@@ -48,23 +49,17 @@ def one_answered(attempt: Attempt, agent: str) -> None:
             entry["end_code"] = causes.NORMAL_CLEARING
 
 
-def outside(agents: Sequence[Number]) -> frozenset[str]:
-    """Return the agents with outside numbers."""
-    return frozenset(agent.dialled for agent in agents if not agent.is_extension)
-
-
 def fared(
     attempt: Attempt,
     legs: Sequence[Leg],
     outcome: Bridged | None = None,
     *,
-    outside: Collection[str] = (),
     again: Collection[str | None] = (),
 ) -> None:
     """Note how the agents fared that are rung now, by all their legs.
 
     ``outcome``: of ringing them; None if the caller left, or talked with one of them to the end of the call.
-    ``outside``: those with outside numbers. ``again``: those who are rung once more, through another gateway.
+    ``again``: those who are rung once more, through another gateway.
     """
     heard = bool(legs) or outcome is not None
     for entry in attempt.agents or ():
@@ -82,7 +77,8 @@ def fared(
             entry["end_reason"], entry["end_code"] = "failed", outcome.code
         elif heard and not own:
             # The switch makes no leg for a user without a registration, nor through a gateway that is down.
-            code = causes.NETWORK_OUT_OF_ORDER if entry["agent"] in outside else causes.NOT_REGISTERED
+            has_gateway = entry["agent"] in attempt.agents_outside
+            code = causes.NETWORK_OUT_OF_ORDER if has_gateway else causes.NOT_REGISTERED
             entry["end_reason"], entry["end_code"] = "failed", code
         else:
             timed_out = outcome is not None and outcome.timed_out

@@ -125,6 +125,8 @@ class CallFields(msgspec.Struct):
     """The client's own data."""
     agents: Annotated[list[RungAgent] | None, Shown(status="agents", cdr="agents")] = None
     """Inbound: the agents that were rung."""
+    agents_outside: list[str] = msgspec.field(default_factory=list)
+    """Those of them with outside numbers."""
     cancelled_by: str | None = None
     recording_url: Annotated[Plain | None, Shown(cdr="recording_url")] = None
     aleg_uuid: Plain | None = None

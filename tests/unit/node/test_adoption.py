@@ -687,15 +687,13 @@ def test_adoption_announces_an_agents_unheard_answer(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("agent", "other", "gateway"), [("1000", OUTSIDE, None), (OUTSIDE, "1000", "pbx")])
-def test_adoption_names_only_an_outside_agents_gateway(
-    bench: Bench, agent: str, other: str, gateway: str | None
-) -> None:
+def test_adoption_knows_agents_with_outside_numbers(bench: Bench, agent: str, other: str, gateway: str | None) -> None:
     """Only the ends of the legs tell who has answered."""
     plan, system = bench.services.policy.settings.plan, bench.services.policy.system
     waiting = Attempt(app="inbound", call_dir="inbound", **parties.first(plan.read(other)))
     rung_agents.ask(waiting, [plan.read(other), plan.read(agent)])
     waiting.pay(Charge(REF, [system], plan.read(OUTSIDE)))
-    known = {name: getattr(waiting, name) for name in ("agents", "paid_for", "extension_class")}
+    known = {name: getattr(waiting, name) for name in ("agents", "agents_outside", "paid_for", "extension_class")}
     leave_behind(bench, essence_of("inbound", call_ref=REF, integrator="acme", state=terms.RINGING, **known))
     show_legs(bench.switch, aleg(), bleg(answered=0, variable_esl_user_id=agent))
     bench.adoption.beat()
@@ -708,6 +706,10 @@ def test_adoption_names_only_an_outside_agents_gateway(
     found = bench.services.store.call(REF)
     assert found is not None
     assert (found["agent"], found["gateway"]) == (agent, gateway)
+    # Nothing was heard of the other one's phone: it isn't registered, or its gateway is down.
+    unheard = {"1000": ("failed", 20), OUTSIDE: ("failed", 38)}[other]
+    fared = {one["agent"]: (one["end_reason"], one["end_code"]) for one in found["agents"]}
+    assert fared == {agent: ("answered", 16), other: unheard}
 
 
 def test_adoption_counts_the_legs_of_many_calls_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
