@@ -158,6 +158,8 @@ class ScriptedCall:
     keyed: list[str] = field(default_factory=list)
     """The values of ``collect`` and ``collect_pin``, in turn."""
     log: list[tuple[Any, ...]] = field(default_factory=list)
+    _known: set[str] = field(default_factory=set)
+    """Names that the flow has asked for. A channel drops its data at the first bridge."""
 
     def _do(self, *what: Any) -> None:
         self.log.append(what)
@@ -168,13 +170,20 @@ class ScriptedCall:
         return [entry[1:] for entry in self.log if entry[0] == name]
 
     def variable(self, name: str) -> str | None:
-        return self.variables.get(name)
+        return self._told("variable_" + name, self.variables.get(name))
 
     def header(self, name: str) -> str | None:
-        return self.headers.get(name)
+        return self._told(name, self.headers.get(name))
 
     def sip_header(self, name: str) -> str | None:
+        assert not self.did("bridge"), f"{name} is asked for after the first bridge"
         return next((value for key, value in self.sip.items() if key.lower() == name.lower()), None)
+
+    def _told(self, name: str, value: str | None) -> str | None:
+        """:raises AssertionError: it is asked for after the first bridge, and wasn't before."""
+        assert not self.did("bridge") or name in self._known, f"{name} is asked for after the first bridge"
+        self._known.add(name)
+        return value
 
     def set(self, variables: Mapping[str, str]) -> None:
         self._do("set", dict(variables))
