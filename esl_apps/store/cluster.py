@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from threading import RLock
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import gevent
@@ -28,9 +28,18 @@ _MOVING = ("MOVED", "ASK", "TRYAGAIN")
 _SCRIPTS = ("EVAL", "EVALSHA")
 #: Masters that are asked for the commands of a new client, if the first one is away.
 _MORE = 3
+#: Seconds for which a master that didn't answer in time isn't asked: each batch would wait for as long again.
+_SILENCE = 1.0
 
 
 class _Cluster(Translated, RedisCluster):
+    clock: Callable[[], float] = staticmethod(monotonic)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._silent: dict[str, float] = {}
+        """Masters that didn't answer in time, by name, and until when they aren't asked."""
+        super().__init__(*arguments, **named)
+
     def get_redis_connection(self, node: Any) -> Any:
         client = super().get_redis_connection(node)
         mark_unsent(client.connection_pool)
@@ -68,6 +77,8 @@ class _Cluster(Translated, RedisCluster):
 
     def _ask(self, commands: Sequence[Command], asked: Iterable[int], answers: list[Any]) -> None:
         """Fill in the answers to some of the commands."""
+        now = self.clock()
+        self._silent = {name: until for name, until in self._silent.items() if now < until}
         parts: dict[str, tuple[Any, list[int]]] = {}
         for i in asked:
             command = commands[i]
@@ -82,7 +93,7 @@ class _Cluster(Translated, RedisCluster):
             found: list[Any]
             try:
                 with translating():
-                    found = pipelined(self.get_redis_connection(node), [commands[i] for i in part])
+                    found = self._pipelined(node, [commands[i] for i in part])
             except StoreUnavailable as error:
                 found = [error] * len(part)
             for i, answer in zip(part, found, strict=True):
@@ -93,6 +104,16 @@ class _Cluster(Translated, RedisCluster):
                 ask(*each)
         else:
             gevent.joinall([background.once("cluster_part", ask, *each) for each in parts.values()])
+
+    def _pipelined(self, node: Any, commands: Sequence[Command]) -> list[Any]:
+        """As :func:`pipelined`, but a master that was silent a moment ago isn't asked."""
+        if node.name in self._silent:
+            raise unsent(redis.TimeoutError(f"{node.name} was silent a moment ago"))
+        try:
+            return pipelined(self.get_redis_connection(node), commands)
+        except redis.TimeoutError:
+            self._silent[node.name] = self.clock() + _SILENCE
+            raise
 
     def _look(self) -> None:
         """Learn which master has which slots."""

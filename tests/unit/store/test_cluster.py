@@ -16,6 +16,7 @@ from esl_apps.store.calls import CallStore
 from esl_apps.store.errors import Fault, NoAnswer, NoScript, Unsent
 from esl_apps.store.redis_py import pipelined
 from esl_apps.store.usage import UsageStore
+from esl_apps.store.write_behind import WriteBehind
 from tests.support.cluster import Master, cluster_of_three
 from tests.support.stored_calls import call, save
 
@@ -64,9 +65,9 @@ def test_answers_of_three_masters_come_in_order(client: Any) -> None:
     assert len(told) == 4
 
 
-def test_silent_master_fails_its_own_commands_only(
-    client: Any, masters: list[Master], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def asked(masters: list[Master], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ports of masters that were asked. The last master doesn't answer in time."""
     asked: list[int] = []
 
     def ask(master: Any, commands: list[Any]) -> list[Any]:
@@ -77,10 +78,37 @@ def test_silent_master_fails_its_own_commands_only(
         return pipelined(master, commands)
 
     monkeypatch.setattr(cluster, "pipelined", ask)
+    return asked
+
+
+def test_silent_master_fails_its_own_commands_only(client: Any, masters: list[Master], asked: list[int]) -> None:
     answers = client.send_all(SET, raise_on_error=False)
     assert [type(answer) for answer in answers] == [NoAnswer if masters[2].has(key) else bool for key in KEYS]
     # Not for each command.
     assert sorted(asked) == sorted(master.port for master in masters)
+
+
+def test_silent_master_is_asked_once_a_second(client: Any, masters: list[Master], asked: list[int]) -> None:
+    now, silent = [100.0], masters[2]
+    client._client.clock = lambda: now[0]
+    states = WriteBehind(client)
+    for number in range(1500):
+        states.put("calls", str(number), ("SET", f"call{number}", "x"))
+    with pytest.raises(NoAnswer):
+        states.flush()
+    assert states.waiting == sum(silent.has(f"call{number}") for number in range(1500))
+    assert asked.count(silent.port) == 1
+    now[0] += 0.9
+    (answer,) = client.send_all([next(command for command in SET if silent.has(command[1]))], raise_on_error=False)
+    assert type(answer) is Unsent
+    assert asked.count(silent.port) == 1
+    now[0] += 0.1
+    client.send_all(SET, raise_on_error=False)
+    assert asked.count(silent.port) == 2
+    now[0] += 1.0
+    client.send_all([next(command for command in SET if masters[0].has(command[1]))])
+    # It may be gone, so it isn't remembered.
+    assert client._client._silent == {}
 
 
 @pytest.mark.parametrize("is_done", [False, True])
