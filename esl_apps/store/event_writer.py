@@ -65,8 +65,19 @@ class EventWriter:
         down."""
         gevent.killall(self._greenlets)
         self._leaving.update(self._pending)
-        while self._due():
-            self.flush()
+        failure: StoreUnavailable | None = None
+        while due := self._due():
+            try:
+                self.flush()
+            except StoreUnavailable as error:
+                failure = error
+                # Don't try these again: a silent master takes seconds to fail.
+                away = {attempt.integrator for attempt, *_rest in due if attempt.call_ref in self._pending}
+                for ref, (attempt, _events) in list(self._pending.items()):
+                    if attempt.integrator in away:
+                        del self._pending[ref]
+        if failure is not None:
+            raise failure
 
     def add(self, attempt: Attempt, event: Noted) -> None:
         pending = self._pending.get(attempt.call_ref)
@@ -146,22 +157,38 @@ class EventWriter:
         return due[:BATCH]
 
     def flush(self) -> None:
-        """Write events, of some calls. :raises StoreUnavailable: Redis is down."""
+        """Write events, of some calls. :raises StoreUnavailable: Redis is down, or a part of a cluster; the others have
+        theirs."""
         by_integrator: dict[str, list[_Batch]] = {}
         for batch in self._due():
             by_integrator.setdefault(batch[0].integrator or "", []).append(batch)
         runs = [self._run_of(integrator, calls) for integrator, calls in by_integrator.items()]
         answers = run_all(self._client, runs, strict=False, quiet=True)
+        failure: StoreUnavailable | None = None
         for (integrator, calls), answer in zip(by_integrator.items(), answers, strict=True):
             if isinstance(answer, StoreUnavailable) and not isinstance(answer, Fault):
-                raise answer
-            self.say_refused(keys.events(keys.history(integrator)), answer)
-            for attempt, events, count in calls:
-                # More may have come meanwhile, or the call may have ended.
-                del events[:count]
-                if not events and self._pending.get(attempt.call_ref, (None, None))[1] is events:
-                    del self._pending[attempt.call_ref]
-                    self._leaving.discard(attempt.call_ref)
+                failure = answer
+            else:
+                self.say_refused(keys.events(keys.history(integrator)), answer)
+                for _attempt, events, count in calls:
+                    del events[:count]
+            for attempt, events, _count in calls:
+                self._move(attempt.call_ref, events)
+        if failure is not None:
+            raise failure
+
+    def _move(self, ref: str, events: list[Noted]) -> None:
+        """Move a call whose events were sent behind the others; it is done if none is left."""
+        pending = self._pending.get(ref)
+        if pending is None or pending[1] is not events:
+            # It has ended meanwhile.
+            return
+        del self._pending[ref]
+        if events:
+            # More have come meanwhile, or its part of a cluster is away.
+            self._pending[ref] = pending
+        else:
+            self._leaving.discard(ref)
 
     def _run_of(self, integrator: str, calls: Sequence[_Batch]) -> Run:
         history = keys.history(integrator)

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import redis
 
+from esl_apps.core.attempt import Attempt
+from esl_apps.core.call_events import CallEvent
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits
-from esl_apps.store import cluster, keys, redis_client
+from esl_apps.store import cluster, event_writer, keys, redis_client
 from esl_apps.store.call_events import START, EventStore
 from esl_apps.store.calls import CallStore
 from esl_apps.store.errors import Fault, NoAnswer, NoScript, Unsent
+from esl_apps.store.event_writer import EventWriter
 from esl_apps.store.redis_py import pipelined
 from esl_apps.store.usage import UsageStore
 from esl_apps.store.write_behind import WriteBehind
@@ -171,12 +174,31 @@ def test_calls_of_other_masters_are_written_without_one(client: Any, lost: Maste
     assert [reader.call(one["call_ref"]) for one in there] == there
 
 
-def test_events_of_other_masters_are_read_without_one(client: Any, lost: Master) -> None:
-    def stream(integrator: str) -> str:
-        return keys.events(keys.history(integrator))
+def events_of(integrator: str) -> str:
+    return keys.events(keys.history(integrator))
 
-    names = [named(stream, lost, on=on) for on in (False, True, False)]
-    client.execute_command("XADD", stream(names[0]), "*", "event", "state", "json", "{}")
+
+def test_events_of_other_masters_are_read_without_one(client: Any, lost: Master) -> None:
+    names = [named(events_of, lost, on=on) for on in (False, True, False)]
+    client.execute_command("XADD", events_of(names[0]), "*", "event", "state", "json", "{}")
     found = EventStore(client).after_each([(name, START) for name in names], 10)
     assert [type(answer) for answer in found] == [list, Unsent, list]
     assert [len(answer) for answer in found if isinstance(answer, list)] == [1, 1]
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["live", "at the stop"])
+def test_events_of_other_masters_are_written_without_one(client: Any, lost: Master, *, stops: bool) -> None:
+    away, there = (named(events_of, lost, on=on) for on in (True, False))
+    writer = EventWriter(client)
+    writer.listened = frozenset((away, there))
+    for integrator, count in (away, event_writer.BATCH), (there, 5):
+        for _ in range(count):
+            writer.add(
+                Attempt(app="click-dial", call_dir="outbound", integrator=integrator), CallEvent(0, "call", '"rank":0')
+            )
+    for write in [writer.stop] if stops else [writer.flush] * 2:
+        with pytest.raises(Unsent):
+            write()
+    assert len(EventStore(client).after(there, START, 100)) == 5
+    # None is sent twice.
+    assert {attempt.integrator for attempt, *_rest in writer._due()} == (set() if stops else {away})
