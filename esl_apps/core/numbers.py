@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -69,8 +70,8 @@ class Number:
     e164: str
     """Digits without ``+``; for an extension, an emergency or an unreadable number, the digits dialled."""
     national: str
-    """As dialled in the plan's country, digits only: with the trunk prefix, or if its country code is another, with the
-    international prefix."""
+    """As dialled in the plan's country: with the trunk prefix, or if its country code is another, with the
+    international prefix. Digits only, unless the digits with that prefix are another number's: then :attr:`plus`."""
     klass: str
     """The name of an operator's classifier, or one of :data:`CLASSES`."""
     built_in: str
@@ -205,12 +206,20 @@ class NumberPlan:
         forms = (digits, f"+{digits}", f"+{self._code}{digits}")
         return any(regex.fullmatch(form) for regex in self._emergencies for form in forms)
 
+    def _from_abroad(self, parsed: phonenumbers.PhoneNumber, number: Number) -> str:
+        """Return how a number with another country code is dialled. Its digits at home would be another subscriber's,
+        perhaps a premium number; and in Singapore, where 001 is a carrier's prefix, so are 00 and a 1."""
+        text = self._prefix + number.e164
+        with suppress(phonenumbers.NumberParseException):
+            if phonenumbers.parse(text, self.region) == parsed:
+                return text
+        return number.plus
+
     def find_out(self, number: Number, name: str, parsed: phonenumbers.PhoneNumber) -> None:
         """Set an attribute of a number, and those that come with it."""
         if name == "national":
             if parsed.country_code != self._code:
-                # Its digits at home would be another subscriber's, perhaps a premium number.
-                number.national = self._prefix + number.e164
+                number.national = self._from_abroad(parsed, number)
                 return
             national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
             number.national = re.sub(r"\D", "", national)

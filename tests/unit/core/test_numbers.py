@@ -35,7 +35,7 @@ def test_one_number_however_it_is_written(written: str) -> None:
         ("AU", "+442079460000", "0011442079460000"),
         ("RU", "+442079460000", "810442079460000"),
         # Each carrier has its own.
-        ("BR", "+442079460000", "00442079460000"),
+        ("BR", "+442079460000", "+442079460000"),
         # One country code, several regions.
         ("CA", "+12125550123", "2125550123"),
         ("GB", "+441534123456", "01534123456"),
@@ -45,6 +45,19 @@ def test_one_number_however_it_is_written(written: str) -> None:
 def test_national_form_of_a_foreign_number_is_no_home_number(region: str, written: str, national: str) -> None:
     """+49 9090 123456, dialled as 09090 123456 in Britain, is a premium number."""
     assert NumberPlan(region, r"^\d{3,4}$").read(written).national == national
+
+
+def test_national_form_of_a_foreign_number_is_that_number() -> None:
+    """In Singapore 001 is a carrier's prefix: 00 before a 1 and Somalia's 252 is Somalia, and not North Carolina."""
+    foreign = ["+12522123456", "+442079460123", "+491711234567", "+5511987654321", "+77011234567"]
+    misdialled = set()
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        plan = NumberPlan(region, r"^\d{3}$")
+        for number in map(plan.read, foreign):
+            heard = phonenumbers.parse(number.national, region)
+            if phonenumbers.format_number(heard, phonenumbers.PhoneNumberFormat.E164) != number.plus:
+                misdialled.add((region, number.plus, number.national))
+    assert not misdialled
 
 
 @pytest.mark.parametrize("written", ["+39 0341 123456", "+39 (0)341 123456", "0039 (0) 341 123456"])
