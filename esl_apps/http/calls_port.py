@@ -191,11 +191,26 @@ class CallsPort:
         try:
             return acting.act(call, action)
         except Undone as undone:
-            now = self.find(call["call_ref"]) if undone.status == 503 else None
-            if now is None or now["state"] != terms.ENDED:
-                raise
-            # Its node ended it at that moment, so none answered.
-            return acting.act(now, action)
+            return acting.act(self._ended_meanwhile(call, undone), action)
+
+    def cancel(self, call: dict[str, Any], agent: str | None) -> dict[str, Any]:
+        """Cancel a call unless it has ended, and return it: as it was, or as it ended meanwhile.
+
+        ``agent``: as ``Acting.cancel``. :raises Undone: the agent may not cancel it, or its node doesn't answer.
+        """
+        if call["state"] != terms.ENDED:
+            try:
+                self.services.acting.cancel(call, agent)
+            except Undone as undone:
+                return self._ended_meanwhile(call, undone)
+        return call
+
+    def _ended_meanwhile(self, call: dict[str, Any], undone: Undone) -> dict[str, Any]:
+        """Return a call that its node ended at that moment, so that none answered. :raises Undone: it is still up."""
+        now = self.find(call["call_ref"]) if undone.status == 503 else None
+        if now is None or now["state"] != terms.ENDED:
+            raise undone
+        return now
 
     def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> tuple[CallState, bool]:
         """Do an action once per idempotency key. Once it is done, a repeated request gets the call's state. Return

@@ -91,12 +91,11 @@ def get_call(port: CallsPort, _req: falcon.Request, resp: falcon.Response, ref: 
 
 
 def cancel_call(port: CallsPort, req: falcon.Request, resp: falcon.Response, ref: str) -> None:
-    call = port.call(ref)
+    call = port.cancel(port.call(ref), port.token(req).agent)
     if call["state"] == terms.ENDED:
         answer(resp, 200, call)
-        return
-    port.services.acting.cancel(call, port.token(req).agent)
-    answer(resp, 202, Accepted(call["call_ref"], call["contact_ref"], call["state"]))
+    else:
+        answer(resp, 202, Accepted(call["call_ref"], call["contact_ref"], call["state"]))
 
 
 def create_call_legacy(port: CallsPort, req: falcon.Request, resp: falcon.Response) -> None:

@@ -190,6 +190,26 @@ def test_agent_token_gets_the_refusal_of_the_calls_node(world: World) -> None:
     assert world.services.cancelled == []
 
 
+def test_agent_token_cancels_a_call_that_ends_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its node has it no more, so none answers the one that was asked."""
+    attempt, headers = placed(world), bearer(world)
+
+    def fail(_call: dict[str, Any], _agent: str | None) -> None:
+        world.end(attempt)
+        raise Undone(503, "unavailable", "the call's node doesn't answer")
+
+    monkeypatch.setattr(world.services.acting, "cancel", fail)
+    result = world.api.simulate_delete(f"{CALLS}/{attempt.call_ref}", headers=headers)
+    assert (result.status_code, result.json["state"]) == (200, "ended")
+
+
+def test_agent_token_cancels_no_call_of_a_silent_node(world: World) -> None:
+    attempt = placed(world)
+    world.services.acting.fails = Undone(503, "unavailable", "the call's node doesn't answer")
+    result = world.api.simulate_delete(f"{CALLS}/{attempt.call_ref}", headers=bearer(world))
+    assert errors(result, 503) == [("", "unavailable")]
+
+
 def test_agent_token_tells_the_calls_node_its_agent(world: World) -> None:
     attempt = placed(world)
     attempt.enter("bridged", attempt.queued_at)
