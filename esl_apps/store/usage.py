@@ -347,8 +347,9 @@ class UsageStore:
                         failed.append(answer)
                     else:
                         self._share(shares, *(value.decode() for value in answer))
-            # One key must not keep the others from being paid. Errors that may pass come first.
-            raise_first(sorted(failed, key=lambda error: isinstance(error, Fault)))
+            # One key must not keep the others from being paid. Errors that may pass come first, and before Unsent those
+            # after which ``settle`` has to ask.
+            raise_first(sorted(failed, key=lambda error: (isinstance(error, Fault), isinstance(error, Unsent))))
 
     def _return(self, back: Sequence[Return]) -> list[StoreUnavailable]:
         """Return seconds and calls, and keep what Redis hasn't taken. :raises StoreUnavailable: Redis is down."""

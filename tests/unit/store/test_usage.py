@@ -1246,6 +1246,31 @@ def test_return_missed_while_redis_took_nothing_is_made_up(
     assert (taken(server, "d"), taken(server, "n")) == (10 if "silent" in how else 0, 2 if how == "full" else 0)
 
 
+def test_settlement_that_one_master_left_open_asks_first(
+    usage: UsageStore, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another master couldn't be reached, before it."""
+    ended = [charge(level, Limits(minutes_per_day=9), level=level) for level in (KEY, "card:2")]
+    assert begins(usage, *ended) is None
+
+    def answer(commands: list[Any], **_: object) -> list[Exception]:
+        lost = keys.usage_calls(KEY)
+        return [Unsent("redis: down") if lost in command else NoAnswer("redis: no answer") for command in commands]
+
+    asked: list[str] = []
+    monkeypatch.setattr(client, "send_all", answer)
+    monkeypatch.setattr(client, "set", lambda key, *_, **__: asked.append(key))
+    for one in ended:
+        one.end()
+    with pytest.raises(NoAnswer) as raised:
+        usage.settle()
+    assert type(raised.value) is NoAnswer
+    assert asked == []
+    with pytest.raises(Unsent):
+        usage.settle()
+    assert asked == [keys.PING]
+
+
 def test_return_of_a_call_that_rang_for_long_is_made_up(usage: UsageStore, clock: Clock, server: RedisServer) -> None:
     one = charge("a", Limits(minutes_per_day=9))
     assert begins(usage, one) is None
