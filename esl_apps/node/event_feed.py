@@ -39,8 +39,8 @@ POLL, READ = 0.05, 500
 MOST, MOST_BYTES = 10_000, 8_000_000
 #: Clients that read older events from Redis at a time.
 _READERS = 8
-#: Seconds between two notes in Redis that clients listen.
-NOTE = 60.0
+#: Seconds between two notes in Redis that clients listen; and if Redis has lost the last one, or it failed.
+NOTE, AGAIN = 60.0, 1.0
 #: Seconds between two looks at whether Redis still has the latest event of each feed.
 CHECK = 1.0
 _id_of = attrgetter("id")
@@ -182,8 +182,10 @@ class Feeds:
         with self._opening:
             feed = self._feeds.get(integrator)
             if feed is None:
-                # Before the feed begins, so that the next events are written as they happen.
-                self._note([*self._feeds, integrator])
+                # Before the feed begins, so that the next events are written as they happen. The events may be on other
+                # masters of a cluster than this, and `look` notes it again.
+                with suppress(StoreUnavailable):
+                    self._note([*self._feeds, integrator])
                 feed = Feed(integrator, self._newest(integrator))
                 feed.closed = self._stopped
                 self._feeds[integrator] = feed
@@ -247,10 +249,14 @@ class Feeds:
         if news:
             self._wake()
         # Also if Redis has lost that clients listen: until it knows, events are written when their calls end. Last,
-        # because the events may be on other masters of a cluster than this.
-        if self._clock() > self._noted_at + NOTE or not self._writer.listened.issuperset(integrators):
-            self._note(integrators)
-            self._noted_at = self._clock()
+        # because the events may be on other masters of a cluster than this; and not at each look, as a master that is
+        # silent takes seconds to fail.
+        is_known = self._writer.listened.issuperset(integrators)
+        if self._clock() > self._noted_at + (NOTE if is_known else AGAIN):
+            try:
+                self._note(integrators)
+            finally:
+                self._noted_at = self._clock()
         return more
 
     def _newest(self, integrator: str) -> Id:

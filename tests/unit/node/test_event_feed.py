@@ -159,29 +159,37 @@ def test_feeds_say_again_that_clients_listen() -> None:
 
 def test_feeds_are_read_if_the_listeners_cannot_be_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its key is on a master of a cluster that is away."""
-    store = FakeEventStore()
-    feeds = make(store)
+    store, now = FakeEventStore(), [1000.0]
+    feeds = make(store, clock=lambda: now[0])
     feeds._greenlet = gevent.spawn(lambda: None)
-    feed = feeds.open("acme")
 
     def note(integrators: object) -> None:
+        now[0] += 2.0
         raise NoAnswer("redis: no answer")
 
-    monkeypatch.setattr(store, "note_listening", note)
-    store.listening = []
-    store.put((1, 0))
-    with pytest.raises(NoAnswer):
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "note_listening", note)
+        feed = feeds.open("acme")
+        store.put((1, 0))
+        with pytest.raises(NoAnswer):
+            feeds.look()
+        # A master that is silent would hold up each look for as long as it takes to fail.
+        store.put((2, 0))
         feeds.look()
-    assert ids(feed.take(0, 10)) == [1]
+        assert ids(feed.take(0, 10)) == [1, 2]
+    now[0] += event_feed.AGAIN + 0.1
+    feeds.look()
+    assert store.listening == ["acme"]
 
 
 def test_feeds_tell_a_redis_that_forgot_who_listens() -> None:
     """Otherwise no event comes before its call's end, for a minute."""
-    store = FakeEventStore()
-    feeds = make(store)
+    store, now = FakeEventStore(), [1000.0]
+    feeds = make(store, clock=lambda: now[0])
     feeds.open("acme")
     feeds.look()
     store.listening = []
+    now[0] += event_feed.AGAIN + 0.1
     feeds.look()
     assert store.listening == ["acme"]
     feeds.stop()
