@@ -84,7 +84,11 @@ class Lanes:
         """As :meth:`Outbox.push`."""
         name = folder_of(item.list)
         lane = self._lanes.get(name)
-        if lane is None:
+        earlier = self._lanes.get(_slug(item.list))
+        if earlier is not None and earlier.depth:
+            # Records of this list may wait there: none overtakes them.
+            lane = earlier
+        elif lane is None:
             try:
                 lane = self._lanes[name] = self._open(self._folder / name)
             except OSError as error:
@@ -108,7 +112,12 @@ class Lanes:
 
 def folder_of(key: str) -> str:
     """The name of a list's folder. Its checksum tells lists apart whose names differ in ``.``, ``_`` or ``-`` only."""
-    return f"{re.sub(r'[^A-Za-z0-9]+', '-', key)}-{crc32(key.encode()):08x}"
+    return f"{_slug(key)}-{crc32(key.encode()):08x}"
+
+
+def _slug(key: str) -> str:
+    """The name of a list's folder in earlier releases."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", key)
 
 
 def journals(folder: Path) -> list[Path]:
