@@ -24,7 +24,7 @@ from esl_apps.store.redis_py import REDIS_PY, Translated, mark_unsent, options_o
 #: How often a cluster's nodes are asked while their table changes.
 _TRIES = 5
 #: Codes of a master that has not run a command, because another one has the key or will have it.
-_MOVING = ("MOVED", "ASK", "TRYAGAIN")
+_MOVING = frozenset({"MOVED", "ASK", "TRYAGAIN"})
 _SCRIPTS = ("EVAL", "EVALSHA")
 #: Masters that are asked for the commands of a new client, if the first one is away.
 _MORE = 3

@@ -154,12 +154,12 @@ def unsent(error: Exception) -> Exception:
     return error
 
 
-def pipelined(client: Any, commands: Sequence[Command]) -> list[Any]:
-    """The answers of one server to commands in one round trip; an error reply is its exception.
+def pipelined(server: Any, commands: Sequence[Command]) -> list[Any]:
+    """The answers of one server (a client of it) to commands in one round trip; an error reply is its exception.
 
     :raises REDIS_PY: it is down.
     """
-    pipeline = client.pipeline(transaction=False)
+    pipeline = server.pipeline(transaction=False)
     for command in commands:
         pipeline.execute_command(*command)
     return [

@@ -158,6 +158,7 @@ _OURS = {
     "execute_on_blind_transfer",
     "origination_caller_id_number",
     "origination_caller_id_name",
+    "origination_privacy",
     "outbound_redirect_fatal",
     "ignore_early_media",
     "media_mix_inbound_outbound_codecs",
