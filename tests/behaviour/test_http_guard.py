@@ -262,7 +262,7 @@ def test_rate_limit_exceeded_dials_nothing(node: Node, sandbox: SandboxRig) -> N
     document, operators = (
         request(address, "GET", "/openapi.json", token=None).json for address in (node.api, node.admin)
     )
-    node.config["integrators"][0]["rate"] = {"per_token": 0.001, "per_address": 0.5, "burst": 10, "failed": None}
+    node.config["integrators"][0]["rate"] = {"per_token": 0.001, "per_address": 0.005, "burst": 1000, "failed": None}
     node.config["admin"]["rate"] = {**UNBOUNDED, "per_token": 0.001}
     reload(node)
     before = metric(node, 'esl_apps_requests_refused_total{status="429"}')
