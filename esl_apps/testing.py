@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from esl_apps.apps import second_party
 from esl_apps.apps.context import Host
 from esl_apps.apps.settings import Entrance, Queue, Rules, Settings
 from esl_apps.core import causes
@@ -106,8 +107,12 @@ def host(begun: list[Attempt], usage: Usage | None = None, **more: Any) -> Host:
     def unexpected(*call: Any) -> Any:
         raise AssertionError(f"this test expects neither an announced nor a scheduled call, but {call}")
 
+    def begin(attempt: Attempt) -> None:
+        attempt.second_party = second_party(attempt)
+        begun.append(attempt)
+
     services = {"announce": unexpected, "schedule": unexpected, **more}
-    return Host(begun.append, usage or Purse(), **services)
+    return Host(begin, usage or Purse(), **services)
 
 
 class Purse:

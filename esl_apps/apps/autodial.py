@@ -210,14 +210,13 @@ def unplaced(timed: TimedCall, policy: AppPolicy) -> Attempt:
     account = policy.cards.account(account_id)
     kept_order = order or _KeptOrder("", None, None, False, None)
     b = policy.settings.plan.find(kept_order.b)
+    number = parties.shown(b) if b is not None else presented(kept_order.b)
     return Attempt(
         app=REF,
         integrator=account.integrator if account is not None else None,
         account_id=account_id,
         extension=presented(kept_order.a),
-        number=parties.shown(b)
-        if b
-        else presented(kept_order.b) or (f"conference:{kept_order.conference}" if order else None),
+        number=number or (f"conference:{kept_order.conference}" if order else None),
         dial_number=None,
         call_dir="external",
         call_ref=timed.number,

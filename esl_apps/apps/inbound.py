@@ -42,8 +42,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     dnis = call.header("Caller-Destination-Number") or ""
     queue = _queue_of(dnis, policy)
     if queue is None:
-        attempt = Attempt(app=REF, number=caller, dial_number=presented(dnis), call_dir="external")
-        attempt.second_party = terms.AGENT
+        attempt = Attempt(app=REF, extension=None, number=caller, dial_number=presented(dnis), call_dir="external")
         attempt.dialled(call.created_at)
         host.begin(attempt)
         attempt.note("refused", "the number is not in the configuration's inbound")
@@ -64,7 +63,6 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         call_dir=numbers.direction(from_whom, queue.agents[0]),
         session_ref=arrival.session_ref,
         language=policy.language(dnis, None) or _language_of(queue, policy),
-        second_party=terms.AGENT,
     )
     attempt.aleg_uuid = call.uuid
     attempt.dialled(call.created_at)

@@ -294,7 +294,7 @@ def dial(
         attempt.note(
             "dial", ", ".join(dict.fromkeys(endpoint.partition("/")[0] + "/…" for endpoint, _user in endpoints))
         )
-        # Of several, it is that of the first to answer.
+        # If several ring, the gateway is that of the first to answer.
         alone = next(iter(turn.values())) if len(turn) == 1 else None
         attempt.gateway = None if alone is None else _label(alone)
         attempt.save()

@@ -279,7 +279,6 @@ def new_call(
         session_answered_at=old.session_answered_at,
         language=old.language,
         order=msgspec.to_builtins(kept),
-        second_party=second,
         **named,
     )
     attempt.dialled(node_clock.now())

@@ -465,22 +465,22 @@ def execute(app: str, arg: str, event_uuid: str, *, lock: bool = False) -> bytes
     ``event_uuid`` comes back as ``Application-UUID`` of its CHANNEL_EXECUTE_COMPLETE (hazard 2).
     ``lock``: run executes in the order in which they were sent (hazard 12).
     """
-    return _execute("sendmsg", app, arg, f"{event_uuid}\nevent-lock: true" if lock else event_uuid)
+    return _execute("sendmsg", app, arg, event_uuid, "event-lock: true\n" if lock else "")
 
 
 def execute_on(uuid: str, app: str, arg: str, event_uuid: str, *, loops: int = 1) -> bytes:
     """Return a ``sendmsg`` that executes an application on any channel. ``loops``: -1 repeats it until a break."""
     if not is_reference(uuid):
         raise CommandError("sendmsg to something else than a channel")
-    return _execute(f"sendmsg {uuid}", app, arg, f"{event_uuid}\nloops: {loops}")
+    return _execute(f"sendmsg {uuid}", app, arg, event_uuid, f"loops: {loops}\n")
 
 
-def _execute(message: str, app: str, arg: str, rest: str) -> bytes:
-    """The argument is the body: the switch reads all else byte by byte, 1.8 us each (hazard 49)."""
+def _execute(message: str, app: str, arg: str, event_uuid: str, option: str) -> bytes:
+    """``option``: a header line. The argument is the body: the switch reads all else byte by byte (hazard 49)."""
     given = app + arg
     if "\n" in given or "\r" in given or "\0" in given:
         raise CommandError("a line break in an event-socket command")
-    head = f"{message}\ncall-command: execute\nexecute-app-name: {app}\nEvent-UUID: {rest}\n"
+    head = f"{message}\ncall-command: execute\nexecute-app-name: {app}\nEvent-UUID: {event_uuid}\n{option}"
     if not arg:
         return head.encode() + b"\n"
     body = arg.encode()

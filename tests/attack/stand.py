@@ -179,7 +179,7 @@ class Stand:
         assert not {app for app in ran if not EXPECTED.fullmatch(app)}
         assert "New Channel sofia/external/sip:" not in log
         assert request(self.node.admin, "GET", "/healthz", token=None).status == 200
-        # An inbound call's agents are rung, whoever calls.
+        # Whoever calls a number in `inbound`, its agents are rung.
         reached = {(app, what) for app, _state, what in self.decisions() if what in ("card", "dial")}
         assert reached <= {("inbound", "dial")}
 

@@ -243,7 +243,7 @@ def test_billing_transferred_party_pays_until_it_leaves(rig: Rig, node: Node, re
 
     def paid() -> float:
         sums = redis.client.hgetall(keys.usage_sums("integrator:acme"))
-        # Of two days, if one has just ended.
+        # A day may have ended meanwhile.
         return sum(float(value) for name, value in sums.items() if name.startswith("d"))
 
     eventually(lambda: abs(paid() - talked) < 0.3)

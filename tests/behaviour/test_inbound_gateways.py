@@ -24,13 +24,19 @@ def fared(record: dict[str, Any]) -> list[tuple[str, str, int]]:
     return [(agent["agent"], agent["end_reason"], agent["end_code"]) for agent in record["agents"]]
 
 
+def talk(rig: Rig, redis: RedisServer, did: str) -> dict[str, Any]:
+    """Call, hang up once an agent has answered, and return the record."""
+    leg = rig.outside(CALLER).dial(did)
+    eventually(lambda: leg.leg.answered_at is not None)
+    leg.hangup()
+    record: dict[str, Any] = redis.pop()
+    return record
+
+
 def test_inbound_agent_behind_a_dead_gateway_is_reached(rig: Rig, node: Node, redis: RedisServer) -> None:
     rig.route(OUTSIDE, "inbound", node.config["node"]["listen"])
     rig.outside("27831112222", Script(answer_after=0.2))
-    leg = rig.outside(CALLER).dial(OUTSIDE)
-    eventually(lambda: leg.leg.answered_at is not None)
-    leg.hangup()
-    record = redis.pop()
+    record = talk(rig, redis, OUTSIDE)
     assert (record["end_reason"], record["gateway"], record["gateways_failed"]) == ("answered", "pstn", ["nosuch"])
     assert fared(record) == [("0831112222", "answered", 16)]
 
@@ -41,10 +47,7 @@ def test_inbound_group_rings_its_outside_agents_once_more(rig: Rig, node: Node, 
     inside = rig.phone("1000", Script(reject=486))
     rig.outside("27831112222", Script(answer_after=None))
     rig.outside("27832223333", Script(answer_after=0.5))
-    leg = rig.outside(CALLER).dial(GROUP)
-    eventually(lambda: leg.leg.answered_at is not None)
-    leg.hangup()
-    record = redis.pop()
+    record = talk(rig, redis, GROUP)
     assert (record["extension"], record["gateway"], record["gateways_failed"]) == ("0832223333", "pstn", ["nosuch"])
     assert fared(record) == [("1000", "busy", 17), ("0831112222", "elsewhere", 16), ("0832223333", "answered", 16)]
     assert len(inside.calls) == 1

@@ -1,4 +1,4 @@
-"""What a client says on an event socket, taken apart as a switch does."""
+"""The commands of an event socket's client, taken apart as a switch does."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound, transfer
+from esl_apps.apps import autodial, callback, click2dial, dialthrough, disa, inbound, second_party, transfer
 from esl_apps.apps.autodial import AutodialOrder
 from esl_apps.apps.click2dial import ClickCall
 from esl_apps.apps.context import Arrival, Host
@@ -197,6 +197,7 @@ def transferred(step: Step, *, leaves: str, to: str, end: Any) -> Told:
     old = _clicked().attempt
     old.recording_url, old.recording = f"{old.call_ref}.wav", talk.ON
     made = transfer.new_call(old, PLAN.read(to), leaves, CLIENT, PLAN)
+    made.attempt.second_party = second_party(made.attempt)
     made.attempt.switch = "fs1"
     told = Told([made.attempt])
     made.answered(ScriptedCall([step], end), POLICY, told.host())
