@@ -286,6 +286,7 @@ def _is_of_own(e164: str, name: str, regex: re.Pattern[str]) -> bool:
     return regex.search("+" + e164) is not None
 
 
+@lru_cache(maxsize=512)  # each reading of a configuration asks it three times for all high-risk ranges
 def of_region(prefix: str, region: str) -> bool:
     """Return whether an E.164 prefix belongs to a region. Several regions may share a country code (+1, +7, +44)."""
     code = phonenumbers.country_code_for_region(region)

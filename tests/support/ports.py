@@ -7,6 +7,7 @@ import fcntl
 import os
 import random
 import socket
+from itertools import chain
 
 HOST = "127.0.0.1"
 # Below the range that the kernel uses for outgoing connections, which must not take a server's port while it restarts.
@@ -42,7 +43,8 @@ def media_ports(count: int) -> int:
 
 
 def _row(count: int, starts: range, kinds: tuple[socket.SocketKind, ...]) -> int:
-    for first in _random.sample(starts, len(starts)):
+    begin = _random.randrange(len(starts))
+    for first in chain(starts[begin:], starts[:begin]):
         wanted = range(first, first + count)
         if _given.isdisjoint(wanted) and _take(first, count):
             if all(_is_free(port, kinds) for port in wanted):
