@@ -7,23 +7,39 @@ from __future__ import annotations
 
 import os
 from collections import ChainMap
-from collections.abc import Mapping
 from pathlib import Path
 
 #: Bytes. A longer file isn't one of ours.
 _LONGEST = 1 << 16
 
 
-def environment(config: str) -> Mapping[str, str]:
+class Environment(ChainMap[str, str]):
+    """Variables, and the file that may have more."""
+
+    hidden: Path | None = None
+    """The file, if this user may not read it."""
+
+
+def environment(config: str) -> Environment:
     """This process's environment and, for what it lacks, the file of a configuration."""
-    return ChainMap(dict(os.environ), read(Path(config).with_suffix(".env")) if Path(config).name else {})
+    found = Environment(dict(os.environ))
+    if Path(config).name:
+        file = Path(config).with_suffix(".env")
+        try:
+            found.maps.append(read(file))
+        except PermissionError:
+            # The configuration may need none of it.
+            found.hidden = file
+    return found
 
 
 def read(file: Path) -> dict[str, str]:
-    """Return a file's variables; none if it isn't there or isn't for this user, as the configuration may need none."""
+    """Return a file's variables; none if it isn't there. :raises PermissionError: this user may not read it."""
     try:
         with file.open("rb") as stream:
             return variables(stream.read(_LONGEST).decode())
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return {}
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from esl_apps.config import syntax
+from esl_apps.config.env_file import Environment
 from esl_apps.config.problems import ConfigError, Problem
 
 #: Values in one file; 200 integrators and 10,000 accounts need fewer. A few lines of aliases of aliases make more.
@@ -236,8 +237,10 @@ class _Builder:
             return found or ""
 
         text = _VARIABLE.sub(value, text)
+        hidden = self._environ.hidden if isinstance(self._environ, Environment) else None
+        hint = f"; this user may not read {hidden}" if hidden else ""
         for name in dict.fromkeys(missing):
-            self._problem(path, line, f"the environment variable {name} is not set, or is empty")
+            self._problem(path, line, f"the environment variable {name} is not set, or is empty{hint}")
         return None if missing else text
 
     def _whole(self, text: str, path: str, line: int) -> str | None:

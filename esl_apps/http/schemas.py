@@ -252,7 +252,12 @@ LONGEST_DELAY = 3600
 class Autodial(Struct):
     a_leg_number: str
     b_leg_number: Annotated[str, Meta(description="A number, or conference:NAME")]
-    callback_delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY)] | UnsetType = UNSET
+    callback_delay: (
+        Annotated[
+            float, Meta(ge=0, le=LONGEST_DELAY, description="Seconds until A is rung; if absent, cccp.callback_delay")
+        ]
+        | UnsetType
+    ) = UNSET
     retain_cid: bool = False
     media_id: Annotated[str, Meta(description="What A hears first: a prompt, or a listed URL")] | UnsetType = UNSET
     a_leg_name: (

@@ -23,13 +23,18 @@ def state_folder(config: Config) -> Path:
         candidates = [Path(text) for text in [os.environ.get("STATE_DIRECTORY", "")] if text]
         candidates += [Path("/var/lib/esl_apps"), Path.home() / ".local/state/esl_apps"]
     for candidate in candidates:
+        folder = candidate / "outbox" / name
         try:
-            (candidate / "outbox" / name).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.geteuid() == 0:  # a check, say: the node's user must be able to write there
+                owner = candidate.stat()
+                for made in (folder.parent, folder):
+                    os.chown(made, owner.st_uid, owner.st_gid)
         except (OSError, ValueError):  # ValueError: a null byte
             continue
-        if os.access(candidate / "outbox" / name, os.W_OK):
-            return candidate / "outbox" / name
-    tried = ", ".join(str(path) for path in candidates)
+        if os.access(folder, os.W_OK):
+            return folder
+    tried = ", ".join(str(path / "outbox" / name) for path in candidates)
     raise ConfigError(f"no folder for the outbox can be written (tried {tried})", "node.state_dir")
 
 

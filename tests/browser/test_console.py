@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from esl_apps.http.console import charts
 from esl_apps.node.metric_history import Sample
 from tests.rig.base import Script, eventually
 from tests.rig.sandbox import SandboxRig
+from tests.support import nginx
 from tests.support.node import ADMIN_TOKEN, Node, RedisServer, asks, configuration, request
 
 CALLEE, DID, CARD_DID, CALLER = "0820001234", "27115550000", "27115550003", "0835550001"
@@ -61,9 +64,9 @@ def phones(rig: SandboxRig) -> None:
     rig.outside(CALLEE, Script(answer_after=0.2))
 
 
-def log_in(page: Any, node: Node, token: str = ADMIN_TOKEN) -> Any:
+def log_in(page: Any, node: Node, token: str = ADMIN_TOKEN, at: str = "") -> Any:
     page.on("dialog", lambda dialog: dialog.accept())
-    page.goto(f"http://{node.admin}/console/")
+    page.goto(f"{at or f'http://{node.admin}'}/console/")
     page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("heading", name="Latest calls").wait_for()
@@ -301,6 +304,24 @@ def test_console_makes_a_card_and_shows_its_pin_once(node: Node, open_page: Open
     row.get_by_role("button", name="Deactivate").click()
     page.get_by_text("The card is no longer active.").wait_for()
     assert pin not in page.content()
+
+
+@pytest.mark.skipif(nginx.why_not() is not None, reason=str(nginx.why_not()))
+def test_console_behind_nginx_as_the_docs_say(node: Node, open_page: Open, tmp_path: Path) -> None:
+    proxy = nginx.Nginx(tmp_path, "127.0.0.1", "howto/serve-tls.rst", {"127.0.0.1:8000": node.admin})
+    try:
+        page = log_in(open_page(ignore_https_errors=True), node, at=f"https://{proxy.address}")
+        node.call("1000", CALLEE)
+        page.locator("#now tr", has_text="Talking").wait_for()
+        page.close()
+        # An older browser says in Origin alone where its form comes from, and nginx must pass on which port it is at.
+        connection = http.client.HTTPSConnection(proxy.address, context=ssl._create_unverified_context())
+        headers = {"Origin": f"https://{proxy.address}", "Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/console/login", f"token={ADMIN_TOKEN}", headers)
+        assert connection.getresponse().status == 303
+        connection.close()
+    finally:
+        proxy.close()
 
 
 def test_console_link_from_elsewhere_needs_no_new_login(node: Node, open_page: Open) -> None:

@@ -35,7 +35,8 @@ class Nginx:
     def __init__(self, folder: Path, host: str, page: str, replaced: dict[str, str]) -> None:
         self.address = f"{host}:{free_port()}"
         block = server_block(page)
-        live = "/etc/letsencrypt/live/phone.example.com"
+        (name,) = re.findall(r"server_name (\S+);", block)
+        live = f"/etc/letsencrypt/live/{name}"
         paths = {f"{live}/fullchain.pem": str(TLS / "one.pem"), f"{live}/privkey.pem": str(TLS / "one.key")}
         for old, new in {"listen 443": f"listen {self.address}", **paths, **replaced}.items():
             assert block.count(old) == 1, old

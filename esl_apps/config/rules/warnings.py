@@ -72,8 +72,13 @@ def every_address_is_a_switch(c: Context) -> Iterator[Finding]:
 def switches_are_sent_to_themselves(c: Context) -> Iterator[Finding]:
     node = c.config.node
     host, _port = split_address(node.listen)
-    if _is_unspecified(host) and not node.advertise:
+    if node.advertise:
+        return
+    elsewhere = [switch.address for switch in c.config.switches if not _is_loopback(split_address(switch.address)[0])]
+    if _is_unspecified(host):
         yield "node.advertise", f"missing: switches are told to connect to {host}, which is themselves"
+    elif _is_loopback(host) and elsewhere:
+        yield "node.advertise", f"missing: the switch at {elsewhere[0]} is told to connect to {host}, which is itself"
 
 
 def _is_unspecified(host: str) -> bool:
@@ -81,6 +86,13 @@ def _is_unspecified(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def nothing_limits_spending(c: Context) -> Iterator[Finding]:

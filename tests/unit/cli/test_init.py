@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +176,13 @@ def test_templates_replace_the_stock_password() -> None:
     password = variables(made["esl_apps.env"])["FS_PASSWORD"]
     assert password != "ClueCon"
     assert f'name="password" value="{password}"' in made["freeswitch/event_socket.conf.xml"]
+
+
+@pytest.mark.parametrize(("switch", "listens"), [("127.0.0.1:8021", []), ("127.0.0.2:8021", ["127.0.0.1:8084"])])
+def test_templates_listen_where_a_switch_elsewhere_connects(switch: str, listens: list[str]) -> None:
+    """This machine's address towards 127.0.0.2 is another one, as towards a switch on another machine."""
+    made = make(replace(ANSWERS, switch=switch), Machine(), Path("/etc/esl_apps"))
+    assert re.findall('^  listen: "(.+)" ', made["esl_apps.yml"], re.MULTILINE) == listens
 
 
 @pytest.mark.parametrize("url", ["redis://node:s3cret@10.0.0.1:6379/0", "redis://10.0.0.1/0?password=s3cret"])

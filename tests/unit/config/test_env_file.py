@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from esl_apps.config import load
+from esl_apps.config import env_file, load
 from esl_apps.config.env_file import environment, read, variables
 from esl_apps.config.problems import ConfigError
 
@@ -21,6 +22,18 @@ def test_file_that_cannot_be_read_is_empty(tmp_path: Path, content: bytes | None
     if content is not None:
         (tmp_path / "x.env").write_bytes(content)
     assert read(tmp_path / "x.env") == {}
+
+
+def test_error_names_the_file_that_this_user_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIN_KEY", raising=False)
+    (tmp_path / "x.yml").write_text("pin_key: '${PIN_KEY}'")
+
+    def refuse(_file: Path) -> dict[str, str]:
+        raise PermissionError(13, "Permission denied")  # as for a user; root may read all
+
+    monkeypatch.setattr(env_file, "read", refuse)
+    with pytest.raises(ConfigError, match=re.escape(f"not set, or is empty; this user may not read {tmp_path}/x.env")):
+        load(str(tmp_path / "x.yml"))
 
 
 def test_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,15 @@ def test_event_socket_without_an_address_is_warned_about(host: str) -> None:
     assert told.startswith("f.yml:3: node.advertise: missing: switches are told to connect to ")
 
 
+@pytest.mark.parametrize("switch", ["192.0.2.7", "[2001:db8::7]", "fs1.example"])
+def test_switch_elsewhere_that_is_sent_to_itself_is_warned_about(switch: str) -> None:
+    elsewhere = SOUND.replace("127.0.0.1:8021", f"{switch}:8021")
+    told = f"missing: the switch at {switch}:8021 is told to connect to 127.0.0.1, which is itself"
+    assert [line.partition("node.advertise: ")[2] for line in warned(elsewhere)] == [told]
+    for reached in ("{listen: '10.0.0.1:8084'}", "{advertise: '10.0.0.1:8084'}", "{advertise: '127.0.0.1:8084'}"):
+        assert warned(elsewhere.replace("{name: app1}", reached)) == []
+
+
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
 def test_event_socket_for_everyone_is_warned_about(network: str) -> None:
     (told,) = warned(SOUND.replace("{name: app1}", f'{{allow: [10.0.0.0/8, "{network}"]}}'))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from esl_apps.config.model import Config, Node
+from esl_apps.config.problems import ConfigError
 from esl_apps.core import terms
 from esl_apps.core.versions import FILES
 from esl_apps.node.state_folder import read_boot, state_folder, write_boot
@@ -27,6 +30,20 @@ def test_boot_that_is_unreadable_is_none(tmp_path: Path, text: bytes) -> None:
 
 def test_boot_that_cant_be_written_stops_no_start(tmp_path: Path) -> None:
     write_boot(tmp_path / "missing", "0123456789abcdef")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make folders for another user")
+def test_state_folder_made_by_root_is_its_owners(tmp_path: Path) -> None:
+    """As root runs a check before the node, or with another name."""
+    os.chown(tmp_path, 12345, 12346)
+    folder = state_folder(Config(node=Node(name="app2", state_dir=str(tmp_path))))
+    assert [(path.stat().st_uid, path.stat().st_gid) for path in (folder.parent, folder)] == [(12345, 12346)] * 2
+
+
+def test_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "outbox").write_text("a file")
+    with pytest.raises(ConfigError, match=re.escape(f"(tried {tmp_path}/outbox/app2)")):
+        state_folder(Config(node=Node(name="app2", state_dir=str(tmp_path))))
 
 
 def test_every_file_of_the_state_folder_has_a_version(build: Build) -> None:
