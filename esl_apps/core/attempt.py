@@ -119,10 +119,19 @@ class Attempt(CallFields, eq=False):
 
     @property
     def refused(self) -> bool:
-        """Whether it ended without a card or a call being placed for it. A stranger can cause any number of these."""
-        if self.record is None or self.card_id is not None:
+        """Whether it ended without a card, and no phone was rung for it. A stranger can cause any number of these."""
+        if self.record is None or self.card_id is not None or self._has_rung:
             return False
-        return self.number is None or self.record.end_reason == REJECTED
+        if self.number is None:
+            # The caller of a session with a record has dialled before.
+            return not self.follows
+        return self.record.end_reason == REJECTED
+
+    @property
+    def _has_rung(self) -> bool:
+        rang = self.agent_ringing_at is not None or self.callee_ringing_at is not None
+        # A phone may answer before it is heard to ring.
+        return self.placed or rang or self.bleg_uuid is not None
 
     @property
     def cut(self) -> Refusal | None:

@@ -143,6 +143,28 @@ def test_attempt_of_a_card_is_no_strangers(card: str | None, number: str | None,
     assert one.refused is refused
 
 
+@pytest.mark.parametrize(
+    ("app", "fields", "reason"),
+    [
+        # A limit or a reload ends it after the agent was rung, which may have cost money.
+        ("click-dial", {"number": "0820001234", "placed": True}, terms.REJECTED),
+        # A limit ends it while the callee rings.
+        ("disa", {"number": "0820001234", "callee_ringing_at": 1003.0}, terms.REJECTED),
+        # The caller withholds their number, and an agent has rung or answered.
+        ("inbound", {"agent_ringing_at": 1003.0}, terms.ABANDONED),
+        ("inbound", {"bleg_uuid": "of-the-agent"}, terms.ANSWERED),
+        # The caller leaves at the dial tone after a talk.
+        ("disa", {"follows": True}, terms.ABANDONED),
+        ("disa", {"follows": True}, terms.REJECTED),
+    ],
+)
+def test_attempt_that_rang_a_phone_is_no_strangers(app: str, fields: dict[str, Any], reason: str) -> None:
+    """A placed call was forgotten as one of too many refused: a repeated request dialled again."""
+    one = Attempt(app=app, call_dir="external", **fields)
+    one.end(reason, 16, terms.SYSTEM, 1010.0)
+    assert not one.refused
+
+
 def test_states_only_go_forward() -> None:
     one = attempt()
     one.enter(terms.BRIDGED, 1005.0)

@@ -304,6 +304,28 @@ def test_records_of_strangers_are_kept_in_a_bounded_number(build: Build, monkeyp
     assert sorted(record["end_reason"] for record in records) == ["answered", "rejected", "rejected"]
 
 
+def test_records_of_sessions_do_not_use_up_the_quota(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each caller who hangs up at the dial tone after a talk was counted as a stranger."""
+    for module in ("node.records", "store.calls"):
+        monkeypatch.setattr(f"esl_apps.{module}.REFUSED_PER_HOUR", 2)
+    bench = build()
+    for _ in range(3):
+        first = begin(bench, app="disa", integrator=None, number="0820001234", closes=False)
+        answered(first)
+        last = begin(bench, app="disa", integrator=None, session_ref=first.call_ref, follows=True)
+        last.end(terms.ABANDONED, 16, terms.AGENT, AT + 12.0)
+    # One call each, which is refused and fits, and which was placed.
+    refused = begin(bench, app="disa", integrator=None)
+    refused.end(terms.REJECTED, 21, terms.SYSTEM, AT)
+    cut = begin(bench, app="autodial", integrator=None, number="0820001234", placed=True)
+    cut.end(terms.REJECTED, 17, terms.SYSTEM, AT)
+    bench.records()
+    records, _more = bench.services.record_history.page("", Chosen(fields=[("end_reason", terms.REJECTED)]), 10)
+    assert {record["call_ref"] for record in records} == {refused.call_ref, cut.call_ref}
+    bench.flush()
+    assert all(bench.services.store.call(call.call_ref) is not None for call in (last, refused, cut))
+
+
 def test_records_are_dropped_after_keep_days(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = build(records={"keep_days": 2})
     answered(begin(bench))
