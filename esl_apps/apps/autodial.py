@@ -109,7 +109,10 @@ class AutodialCall:
             attempt.enter(AGENT_ANSWERED, call.answered_at or call.created_at)
             if order.media_id is not None:
                 call.play(order.media_id)
-            account = _renewed(session)
+            dialled = (order.b or order.a).dialled
+            session.renew(dialled)
+            # An emergency call goes on whatever has become of the account and of Redis.
+            account = self.account if session.is_emergency(dialled) else _renewed(session)
             if order.b is None:
                 if not attempt.is_emergency:
                     session.in_time()
@@ -129,9 +132,8 @@ class AutodialCall:
 
 
 def _renewed(session: Session) -> Account:
-    """Return the account by the rules in force. :raises SessionRefused: it is gone."""
+    """Return the account as it is now. :raises SessionRefused: it is gone."""
     assert session.account is not None
-    session.renew()
     account = session.policy.cards.account(session.account.id)
     if account is None:
         raise SessionRefused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from esl_apps.apps.application import Application, Extension
@@ -17,6 +18,7 @@ from esl_apps.core.cards import Card
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.restrictions import ClassRule
+from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "dialthrough"
 
@@ -89,7 +91,13 @@ def dial_on(session: Session, opened: Opened | None) -> None:
     assert session.card is not None
     while session.left > 0:
         number = _ask_number(session)
-        _ask_again(session, number, opened)
+        if number.is_emergency:
+            # Whatever has become of the card, of what let the caller in, and of Redis.
+            session.check(number)
+            with suppress(StoreUnavailable):
+                session.policy.cards.dial(session.card, number.plus)
+        else:
+            _ask_again(session, number, opened)
         caller_id = shown(session, session.caller if session.card.retain_cid else None)
         session.tell(
             session.dial(number, caller_id.number, _diversion(session) if caller_id.own else None, name=caller_id.name)
@@ -172,7 +180,7 @@ def _ask_number(session: Session) -> Number:
     call = session.call
     for _ in range(TRIES):
         typed = session.collect("enter_number", NUMBER_MOST, FIRST_DIGIT, BETWEEN)
-        session.renew()
+        session.renew(typed)
         rules, plan = session.rules, session.settings.plan
         if rules.redial_code and typed == rules.redial_code:
             last = session.policy.cards.last_number(session.card.id)

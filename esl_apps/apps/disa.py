@@ -83,13 +83,15 @@ def _dial_one(session: Session, arrival: Arrival, entrance: Entrance) -> Entranc
     first = max(0.0, FIRST_DIGIT - entrance.preconnect_seconds)
     for _ in range(entrance.retries):
         typed = session.collect(entrance.preconnect_audio, entrance.max_digits, first, entrance.interdigit)
-        session.renew()
+        session.renew(typed)
         try:
             number = session.settings.plan.read(typed)
         except NotDialable:
             call.play("invalid_extension")
             continue
-        entrance = _ask_again(session, arrival, entrance, number)
+        if not number.is_emergency:
+            # These are dialled whatever has become of the DISA and of Redis.
+            entrance = _ask_again(session, arrival, entrance, number)
         session.check(number, *_levels(entrance))
         own = None if entrance.use_account_caller_id else session.caller
         caller_id = shown(session, own)

@@ -9,6 +9,10 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs
 from esl_apps.core.call import Bridged, Ended, Leg
 
+#: Q.850 causes by the prompt that the caller hears. Others are busy, no answer or failed.
+_NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
+_REFUSED = frozenset({21, 50, 52, 54, 57})
+
 
 def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str, *, unconfirmed: bool = False) -> None:
     """End the attempt by what the switch reported. ``party``: the party on the B-leg, ``callee`` or ``agent``.
@@ -53,6 +57,15 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str, *
     else:
         first = terms.AGENT if party == terms.CALLEE else terms.CALLEE
         attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, first, end.at)
+
+
+def failure_prompt(failed: Bridged) -> str:
+    """Return the prompt that tells a caller why B did not answer."""
+    if failed.by_switch:
+        return "unavailable"
+    if failed.code in _NO_SUCH_NUMBER:
+        return "callee_no_such_number"
+    return "callee_refused" if failed.code in _REFUSED else f"callee_{causes.failure(failed.code)}"
 
 
 def end_failed(attempt: Attempt, failed: Bridged, party: str, at: float) -> None:

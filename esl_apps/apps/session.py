@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from esl_apps.apps.context import AppPolicy, Arrival, Host
-from esl_apps.apps.ending import conclude, end_failed
+from esl_apps.apps.ending import conclude, end_failed, failure_prompt
 from esl_apps.apps.legs import LONGEST, Bleg, aleg_variables, join
 from esl_apps.apps.permission import denial
 from esl_apps.apps.settings import Entrance, Rules, Settings
@@ -28,9 +28,6 @@ from esl_apps.core.restrictions import ClassRule
 from esl_apps.core.talk import hold_time
 from esl_apps.core.unavailable import StoreUnavailable
 
-#: Q.850 causes by the prompt that the caller hears. Others are busy, no answer or failed.
-_NO_SUCH_NUMBER = frozenset({1, 3, 22, 28})
-_REFUSED = frozenset({21, 50, 52, 54, 57})
 #: Seconds by which A's hang-up may be reported after the end of the talk.
 _BEHIND = 0.3
 
@@ -209,15 +206,26 @@ class Session:
             self.attempt.note("aleg_ended", str(ended))
         return rejected
 
-    def renew(self) -> None:
-        """Take up the policy in force. Call it when a number was keyed, before it is read and checked: a session may
-        last an hour, and a reload holds for it, too.
+    def renew(self, keyed: str = "") -> None:
+        """Take up the policy in force. Call it when a number was ``keyed``, before it is read and checked: a session
+        may last an hour, and a reload holds for it, too.
 
-        :raises StoreUnavailable: Redis is down, and these rules have not been read before.
+        :raises StoreUnavailable: Redis is down, and these rules have not been read before. An emergency number is
+            dialled by the policy before, then.
         """
-        if self.host.policy is not None:
-            self.policy = self.host.policy()
-            self.rules = self.policy.rules
+        policy = self.host.policy() if self.host.policy is not None else self.policy
+        try:
+            self.rules = policy.rules
+        except StoreUnavailable:
+            if self.is_emergency(keyed):
+                return
+            raise
+        self.policy = policy
+
+    def is_emergency(self, text: str) -> bool:
+        """Return whether a text is an emergency number."""
+        number = self.settings.plan.find(text)
+        return number is not None and number.is_emergency
 
     def note_owner(self) -> None:
         """Have the attempt's record name the card and the account as they are now."""
@@ -285,8 +293,8 @@ class Session:
         return verdict == OPEN
 
     def in_time(self, keyed: str = "") -> str:
-        """:raises SessionRefused: the session's time is up."""
-        if self.left <= 0:
+        """:raises SessionRefused: the session's time is up, and ``keyed`` is no emergency number."""
+        if self.left <= 0 and not self.is_emergency(keyed):
             raise SessionRefused("time_is_up", causes.USER_BUSY, note="max_session or longest_call is used up")
         return keyed
 
@@ -399,17 +407,8 @@ class Session:
 
     def tell(self, bridged: Bridged) -> None:
         """Say why the number was not reached: another prompt for each kind of cause."""
-        if bridged.answered or bridged.broken:
-            return
-        if bridged.by_switch:
-            prompt = "unavailable"
-        elif bridged.code in _NO_SUCH_NUMBER:
-            prompt = "callee_no_such_number"
-        elif bridged.code in _REFUSED:
-            prompt = "callee_refused"
-        else:
-            prompt = f"callee_{causes.failure(bridged.code)}"
-        self.call.play(prompt)
+        if not (bridged.answered or bridged.broken):
+            self.call.play(failure_prompt(bridged))
 
     def _name(self, number: Number) -> None:
         """Use the current attempt for this number, or a new one if it has ended."""

@@ -17,7 +17,7 @@ from esl_apps.apps.session import Session
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Bridged, Leg, Progress
-from esl_apps.core.cards import Card
+from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
 from esl_apps.core.limits import BREAKER, MINUTES_PER_DAY, Level, Limits, Refusal
@@ -162,6 +162,66 @@ def test_session_after_a_change_dials_no_further_number(flow: Flow, change: dict
     assert [told and told[0] for told in reloaded.told()] == ["answered", "rejected"]
 
 
+class Away(CardTable):
+    """Redis is down."""
+
+    def account(self, account_id: str) -> Account | None:
+        raise StoreUnavailable("redis: away")
+
+    def dial(self, card: Card, number: str) -> Card | None:
+        raise StoreUnavailable("redis: away")
+
+
+class Unruled(ScriptedPolicy):
+    """Of a reload while Redis is down."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "rules":
+            raise StoreUnavailable("redis: away")
+        return super().__getattribute__(name)
+
+
+WITH_EMERGENCY = replace(SETTINGS, endpoints=replace(SETTINGS.endpoints, emergency="sofia/gateway/sos/{number}"))
+SOS = {"settings": WITH_EMERGENCY, "rules": replace(RULES, emergency=True)}
+AFTER: dict[str, ScriptedPolicy] = {
+    **{what: policy(**{**SOS, **change}) for what, change in {**OF_DISAS, **OF_CARDS}.items()},
+    "number opens nothing": policy(**{**SOS, "rules": replace(RULES, emergency=True, cid_trust="pin")}),
+    "Redis is down": policy(**{**SOS, "cards": Away()}),
+    "rules can't be read": Unruled(cards=Away()),
+}
+
+
+@pytest.mark.parametrize("flow", [by_disa, by_dialthrough, by_callback])
+@pytest.mark.parametrize("after", AFTER.values(), ids=AFTER)
+def test_session_after_a_change_dials_an_emergency_number(flow: Flow, after: ScriptedPolicy) -> None:
+    reloaded = Reloaded(policy(**SOS), after, NoPlace())
+    call = reloaded.call(MOBILE, "112")
+    flow(reloaded, call)
+    assert call.did("bridge")[1][1] == [("sofia/gateway/sos/112", None)]
+
+
+def test_emergency_number_without_a_dial_string_now_is_refused() -> None:
+    reloaded = Reloaded(policy(**SOS), policy(cards=CardTable(known=None)))
+    by_dialthrough(reloaded, call := reloaded.call(MOBILE, "112"))
+    assert reloaded.talked == 1
+    assert call.did("play")[-1] == ("emergency_refused",)
+
+
+@pytest.mark.parametrize("flow", [by_disa, by_dialthrough, by_callback])
+def test_emergency_number_keyed_as_time_runs_out_is_dialled(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    reloaded = Reloaded(policy(**SOS), policy(**SOS))
+    call = reloaded.call("112", MOBILE)
+    collect = call.collect
+
+    def late(*asked: Any) -> str:
+        monkeypatch.setattr(Session, "left", 0.0)
+        return collect(*asked)
+
+    monkeypatch.setattr(call, "collect", late)
+    flow(reloaded, call)
+    assert [endpoints for _leg, endpoints, *_ in call.did("bridge")] == [[("sofia/gateway/sos/112", None)]]
+
+
 @pytest.mark.parametrize("flow", [by_disa, by_dialthrough, by_callback])
 def test_session_without_a_change_dials_on(flow: Flow) -> None:
     reloaded = Reloaded(policy(), policy())
@@ -271,6 +331,21 @@ def test_autodial_after_a_change_dials_no_b(order: AutodialOrder, change: dict[s
         assert made.attempt.record.end_reason == "rejected"
 
 
+@pytest.mark.parametrize("after", [policy(**{**SOS, "cards": cards}) for cards in (CardTable(known=None), Away())])
+@pytest.mark.parametrize(
+    "order",
+    [replace(ORDER, b=PLAN.read("112")), replace(ORDER, a=PLAN.read("112"), b=None, conference="weekly")],
+)
+def test_autodial_after_a_change_dials_an_emergency_number(order: AutodialOrder, after: ScriptedPolicy) -> None:
+    reloaded = Reloaded(policy(**SOS), after, talked=1)
+    call = reloaded.call()
+    autodial.new_call(order, ACCOUNT).answered(call, reloaded.before, reloaded.host)
+    assert [endpoints for _leg, endpoints, *_ in call.did("bridge")] == (
+        [[("sofia/gateway/sos/112", None)]] if order.b is not None else []
+    )
+    assert [name for name, _longest in call.did("conference")] == ([] if order.b is not None else ["acme~weekly"])
+
+
 @pytest.mark.parametrize("order", [ORDER, replace(ORDER, b=None, conference="weekly")])
 def test_autodial_record_names_the_integrator_in_force(order: AutodialOrder) -> None:
     cards = CardTable(known=replace(ACCOUNT, integrator="beta"))
@@ -378,16 +453,9 @@ def test_click_to_an_emergency_number_has_no_limits() -> None:
 
 def test_session_without_rules_begins_no_attempt() -> None:
     """It would have a record that says ``lost``, and the caller is refused."""
-
-    class Away(ScriptedPolicy):
-        def __getattribute__(self, name: str) -> Any:
-            if name == "rules":
-                raise StoreUnavailable("redis: away")
-            return super().__getattribute__(name)
-
     begun: list[Attempt] = []
     with pytest.raises(StoreUnavailable):
-        Session.open(ScriptedCall(), "probe", Arrival(("probe",)), Away(), host(begun))
+        Session.open(ScriptedCall(), "probe", Arrival(("probe",)), Unruled(), host(begun))
     assert begun == []
 
 
