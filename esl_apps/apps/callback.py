@@ -76,7 +76,7 @@ def retry_in(attempt: Attempt, timed: TimedCall, policy: AppPolicy) -> float | N
     record, settings = attempt.record, policy.settings
     if attempt.answered_at is not None or record is None or timed.attempt > settings.callback_retries:
         return None
-    unreached = record.end_reason in ("agent_no_answer", "agent_busy", LOST) or record.end_code in causes.GATEWAY_FAILED
+    unreached = record.end_reason in ("agent_no_answer", "agent_busy", LOST) or record.end_code in causes.UNREACHABLE
     return settings.callback_retry_after if unreached else None
 
 

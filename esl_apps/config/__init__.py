@@ -33,6 +33,10 @@ def parse(text: str, environ: Mapping[str, str], file: str = "configuration") ->
     for section in _KAZOO_DOCUMENTS:
         value = document.data.get(section)
         if isinstance(value, dict) and "default" in value and value.get("_id") == section:
+            for key, beside in value.items():
+                # Kazoo's own, or the settings of one of its nodes.
+                if key != "default" and not key.startswith(("_", "pvt_")) and not isinstance(beside, dict):
+                    document.report(f"{section}.{key}", "belongs under default, where Kazoo has its settings")
             document.move(section, f"{section}.default")
             document.data[section] = value["default"]
     draft = decode.decode(document)

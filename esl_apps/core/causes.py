@@ -181,7 +181,8 @@ NO_MEDIA = frozenset({65, INCOMPATIBLE, 96})
 SAYS_NOTHING = frozenset({NORMAL_CLEARING, NORMAL_UNSPECIFIED})
 _BUSY = frozenset({17})
 _NO_ANSWER = frozenset({18, 19, 102})
-_UNREACHABLE = GATEWAY_FAILED | {NOT_REGISTERED}
+#: Nobody was reached: the gateway failed, or the phone is switched off or away.
+UNREACHABLE = GATEWAY_FAILED | {NOT_REGISTERED}
 
 
 def read(cause: str | None, number: int = 0, *, status: int = 0, reason: str = "", unheard: bool = False) -> int:
@@ -232,6 +233,6 @@ def weight(number: int) -> int:
     A phone that was busy says more than one that nobody picked up, that more than one that refused, and one that can't
     be reached says least: a dead registration next to a living phone.
     """
-    if number in _UNREACHABLE:
+    if number in UNREACHABLE:
         return 3
     return ("busy", "no_answer", "failed").index(failure(number))

@@ -8,13 +8,13 @@ from esl_apps.config.model import Restriction
 from esl_apps.config.rules.context import Context, Finding
 from esl_apps.config.spending import COUNTRIES, Breaker, Limits
 from esl_apps.core import limits
-from esl_apps.core.number_classes import HIGH_RISK
+from esl_apps.core.number_classes import KNOWN_CLASSES
 
 
 def restricted_classes_exist(c: Context) -> Iterator[Finding]:
     if c.classes is None:
         return
-    known = {*c.classes, HIGH_RISK}
+    known = KNOWN_CLASSES | c.classes
     for path, restriction in _restrictions(c):
         for klass in restriction:
             if klass not in known:

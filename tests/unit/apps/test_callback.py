@@ -204,6 +204,7 @@ def test_leg_that_rings_back_outlives_its_talks() -> None:
         ("agent_busy", 17, 2, 60.0),
         ("lost", 31, 1, 60.0),
         ("agent_failed", 41, 1, 60.0),
+        ("agent_failed", 20, 1, 60.0),  # a phone that is switched off
         ("agent_failed", 1, 1, None),
         ("rejected", 21, 1, None),
         ("agent_no_answer", 19, 3, None),

@@ -41,6 +41,11 @@ from tests.support.configurations import instead, problems_of, refusal, refusal_
         ("<<: {trust: []}\n", "f.yml:6: <<: unknown key; merged mappings (<<) are not supported"),
         ("notes: []\n", "f.yml:6: notes: unknown key; did you mean node?"),
         ("cccp:\n  _id: cccp\n  default: {cid_trsut: any}\n", "f.yml:8: cccp.cid_trsut: unknown key; did you mean "),
+        # Next to a Kazoo document's default it would say nothing.
+        (
+            "cccp:\n  _id: cccp\n  pvt_type: config\n  kazoo@node1: {a: 1}\n  default: {}\n  cid_trust: pin\n",
+            "f.yml:11: cccp.cid_trust: belongs under default",
+        ),
     ],
 )
 def test_unknown_key_is_refused(more: str, told: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.support.configurations import refusal, refusal_of_integrator
+from esl_apps.core.number_classes import KAZOO_CLASSES
+from tests.support.configurations import read, refusal, refusal_of_integrator
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,9 @@ def test_wrong_limit_is_refused(more: str, told: str) -> None:
 )
 def test_wrong_integrator_limit_is_refused(line: str, told: str) -> None:
     assert refusal_of_integrator(line).startswith(f"f.yml:10: integrators[1].{told}")
+
+
+def test_rule_may_name_a_stock_class_of_kazoo() -> None:
+    rules = json.dumps({name: {"action": "deny"} for name in KAZOO_CLASSES})
+    config = read(f"accounts: {{a: {{call_restriction: {rules}}}}}\n")
+    assert config.accounts["a"].call_restriction.keys() == KAZOO_CLASSES
