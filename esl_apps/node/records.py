@@ -70,7 +70,7 @@ class Records:
         self._outboxes = outboxes
         outboxes.on_whole = self._close_session
         self._events = events
-        self._strangers = HourlyQuota()
+        self._strangers = HourlyQuota("record")
         self._policies = policies
         self._metrics = metrics
         self._recordings = recordings

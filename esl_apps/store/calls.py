@@ -109,7 +109,7 @@ class CallStore:
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._trouble: str | None = ""
         """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
-        self._refused = HourlyQuota()
+        self._refused = HourlyQuota("status")
         self.unanswered: dict[str, Essence] = {}
         """Calls that this process may have taken over: Redis didn't say."""
 
@@ -204,7 +204,7 @@ class CallStore:
 
     def save(self, ref: str, take: Take, essence: bytes | None, *, refused: bool = False) -> None:
         """Note that a call has changed. ``take`` is called when it is written, so a burst of changes is one write.
-        ``essence``: as JSON; None once the call has ended. ``refused``: it ended and nothing was dialled for it."""
+        ``essence``: as JSON; None once the call has ended. ``refused``: as ``Attempt.refused``."""
         if essence is not None:
             self._gone.discard(ref)
         self._pending[ref] = Change(take, essence, refused)
@@ -255,7 +255,7 @@ class CallStore:
         self._writes.put(live, ref, ("HDEL", live, ref) if essence is None else ("HSET", live, ref, essence))
         if (listed := self._listed.get(ref, index)) != index:
             self._writes.put(listed, ref, ("ZREM", listed, ref))
-        if refused and self._is_one_too_many():
+        if refused and not self._refused.take(REFUSED_PER_HOUR):
             if self._listed.pop(ref, None):
                 self._gone.add(ref)
             self._writes.put(_CALLS, ref, ("DEL", call))
@@ -295,13 +295,6 @@ class CallStore:
             self._writes.put(_CALLS, end.ref, end.status)
             self._writes.put(end.list, end.ref, ("ZADD", end.list, 0, end.ref))
         self._wake.set()
-
-    def _is_one_too_many(self) -> bool:
-        """Count a refused call. True: this hour's are kept already."""
-        fits = self._refused.take(REFUSED_PER_HOUR)
-        if self._refused.count == REFUSED_PER_HOUR + 1:
-            log.warning("refused_calls_not_kept", extra={"per_hour": REFUSED_PER_HOUR})
-        return not fits
 
     def call(self, ref: str) -> dict[str, Any] | None:
         """:raises StoreUnavailable: Redis is down."""

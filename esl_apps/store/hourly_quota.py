@@ -1,14 +1,19 @@
-"""Count what strangers can cause any number of, and say what is above an hour's quota."""
+"""Count refused calls, of which strangers can cause any number, and say which are above an hour's quota."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
 
+log = logging.getLogger(__name__)
+
 
 class HourlyQuota:
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """``what``: what is kept of each call, for the log."""
+        self._what = what
         self._clock = clock
         self._until = -math.inf
         self.count = 0
@@ -20,4 +25,6 @@ class HourlyQuota:
         if now >= self._until:
             self._until, self.count = now + 3600, 0
         self.count += 1
+        if self.count == quota + 1:
+            log.warning("refused_calls_not_kept", extra={"what": self._what, "per_hour": quota})
         return self.count <= quota

@@ -293,7 +293,9 @@ def test_records_session_without_a_record_still_ends(build: Build) -> None:
     assert bench.services.record_history.page("acme", Chosen(), 10) == ([], None)
 
 
-def test_records_of_strangers_are_kept_in_a_bounded_number(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_of_strangers_are_kept_in_a_bounded_number(
+    build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("esl_apps.node.records.REFUSED_PER_HOUR", 2)
     bench = build()
     for number in range(4):
@@ -302,6 +304,7 @@ def test_records_of_strangers_are_kept_in_a_bounded_number(build: Build, monkeyp
     bench.records()
     records, _more = bench.services.record_history.page("", Chosen(), 10)
     assert sorted(record["end_reason"] for record in records) == ["answered", "rejected", "rejected"]
+    assert [getattr(line, "what", "") for line in caplog.records] == ["record"]
 
 
 def test_records_of_sessions_do_not_use_up_the_quota(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
