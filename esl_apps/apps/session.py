@@ -279,16 +279,18 @@ class Session:
         """As ``Call.collect_pin``. :raises SessionRefused: the session's time is up."""
         return self.in_time(self.call.collect_pin(audio, most, first, between, self.left, complete=complete))
 
-    def admits(self, typed: str, right: bool, card_id: str = "") -> bool:
-        """Return whether a typed PIN opens; a wrong one counts. A lock shows in ``esl-apps trace`` only.
+    def admits(self, typed: str, right: bool, card_id: str = "", *, whole: bool = True) -> bool:
+        """Return whether a typed PIN opens. A wrong one counts if it is ``whole``: no more digits may follow. A lock
+        shows in ``esl-apps trace`` only.
 
         :raises StoreUnavailable: Redis is down.
         """
         assert self.source is not None
         # Hash it even if there is a card, so that every answer takes as long.
         hashed = self.policy.hash_pin(typed)[:16]
-        verdict = self.policy.guard.judge(self.source, right, card_id, guessed=bool(typed), pin_id=card_id or hashed)
-        if verdict == LOCKED:
+        guessed = whole and bool(typed)
+        verdict = self.policy.guard.judge(self.source, right, card_id, guessed=guessed, pin_id=card_id or hashed)
+        if verdict == LOCKED and whole:
             self.attempt.note("pin_locked")
         return verdict == OPEN
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import dialthrough, disa
 from esl_apps.apps.context import Arrival
@@ -36,7 +38,13 @@ class Caller(ScriptedCall):
         self, audio: str, most: int, first: float, between: float, longest: float = 120.0, *, complete: Complete = None
     ) -> str:
         self._do("collect_pin", audio, most, first, between)
-        return self.pins.pop(0) if self.pins else ""
+        typed = self.pins.pop(0) if self.pins else ""
+        for length in range(1, len(typed) + 1):
+            if complete is not None and complete(typed[:length]):
+                # No further key is waited for, which a caller can time.
+                self._do("complete")
+                return typed[:length]
+        return typed
 
     def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
         self._do("collect", audio)
@@ -126,13 +134,18 @@ def through(
     return call, attempts[0]
 
 
-def disa_with(judge: Judge, *pins: str) -> tuple[Caller, Attempt]:
+def disa_with(judge: Judge, *pins: str, hashed: bool = False) -> tuple[Caller, Attempt]:
     call = Caller(pins=list(pins))
     attempts: list[Attempt] = []
     entrance = Entrance("front", Account("acme"), f"#{RIGHT}", 10, 3, 3.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+    if hashed:
+        entrance = structs.replace(entrance, pin_length=len(RIGHT), pin_hashed=True)
     policy = ScriptedPolicy(guard=judge, number=STRANGER, entrances={("acme", "front"): entrance}, pin_source=SOURCE)
     disa.arrive(call, Arrival(("disa", "acme", "front")), policy, host(attempts, Free()))
     return call, attempts[0]
+
+
+hashed_disa_with = partial(disa_with, hashed=True)
 
 
 def plain(entry: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -157,7 +170,7 @@ def test_each_pin_is_judged_as_another(app: Any) -> None:
     assert RIGHT not in judge.pins
 
 
-@pytest.mark.parametrize("app", [through, disa_with])
+@pytest.mark.parametrize("app", [through, disa_with, hashed_disa_with])
 @pytest.mark.parametrize("typed", [RIGHT, NOBODYS, INACTIVE])
 def test_locked_caller_can_tell_nothing_whatever_it_types(app: Any, typed: str) -> None:
     wrong, wrong_attempt = app(Judge(), *[NOBODYS] * 3)
@@ -186,10 +199,20 @@ def test_each_entry_is_judged_once_and_nothing_else_is_asked(app: Any, typed: st
     assert judge.judged[0][2] == bool(typed)
 
 
-@pytest.mark.parametrize("app", [through, disa_with])
+def test_hashed_pin_is_counted_once_however_it_is_typed() -> None:
+    judge = Judge()
+    call, _ = hashed_disa_with(judge, NOBODYS + "1", RIGHT)
+    assert call.is_in
+    # As far as it was typed each is judged, but counts as a whole only.
+    assert [guessed for _right, _card, guessed in judge.judged] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("app", [through, disa_with, hashed_disa_with])
 def test_nobody_gets_in_while_nobody_can_count(app: Any) -> None:
     call, attempt = app(Judge(away=True), RIGHT)
     assert not call.is_in
+    wrong, _ = app(Judge(away=True), NOBODYS)
+    assert [plain(entry) for entry in call.log] == [plain(entry) for entry in wrong.log]
     assert call.did("play") == [("unavailable",)]
     assert attempt.record is not None
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 21)
