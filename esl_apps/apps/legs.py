@@ -86,6 +86,13 @@ def has_phone(settings: Settings, agent: Number) -> bool:
     return settings.endpoints.registration(agent) is not None
 
 
+def phone_of(settings: Settings, attempt: Attempt) -> Number | None:
+    """Return the agent whose registered phone is in a call; None if the call's agent has none, or only shows its
+    number."""
+    agent = None if attempt.claimed else settings.plan.find(attempt.extension)
+    return agent if agent is not None and has_phone(settings, agent) else None
+
+
 def caller_id_variables(number: str, name: str = "") -> dict[str, str]:
     """Return the variables of what a leg's phone shows. Without a name it shows the number twice, because FreeSWITCH
     would have it show "Outbound Call" (hazard 21)."""

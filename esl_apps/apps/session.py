@@ -472,6 +472,7 @@ def _first_attempt(
         account_id=account.id if account else None,
         extension=caller,
         **parties.first(parties.caller(policy.settings.plan.find(caller))),
+        claimed=True,
         number=None,
         dial_number=None,
         call_dir="external",

@@ -20,7 +20,18 @@ from esl_apps.apps.application import Application
 from esl_apps.apps.click2dial import code_of, limit_fault
 from esl_apps.apps.context import AppPolicy, Host
 from esl_apps.apps.ending import conclude
-from esl_apps.apps.legs import ANONYMOUS, LONGEST, OF_PHONE, PHONE, Bleg, aleg_variables, has_phone, join, recording_of
+from esl_apps.apps.legs import (
+    ANONYMOUS,
+    LONGEST,
+    OF_PHONE,
+    PHONE,
+    Bleg,
+    aleg_variables,
+    has_phone,
+    join,
+    phone_of,
+    recording_of,
+)
 from esl_apps.core import causes, node_clock, numbers, parties, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import note_legs
@@ -166,8 +177,7 @@ class TransferCall:
             return {}, {}
         if self.kept.second_party == terms.AGENT:
             return (OF_PHONE, PHONE) if has_phone(settings, self.to) else ({}, {})
-        agent = settings.plan.find(self.attempt.extension)
-        return (PHONE, OF_PHONE) if agent is not None and has_phone(settings, agent) else ({}, {})
+        return (PHONE, OF_PHONE) if phone_of(settings, self.attempt) is not None else ({}, {})
 
     def _dial(self, call: Call, policy: AppPolicy, variables: Mapping[str, str]) -> Bridged:
         attempt, client, kept, settings = self.attempt, self.client, self.kept, policy.settings
@@ -252,11 +262,12 @@ def new_call(
     if leaves == terms.AGENT:
         named = {"extension": to.dialled, "number": customer, **parties.first(known)}
         named |= {"number_e164": old.number_e164, "number_class": old.number_class, "country": old.country}
+        named["claimed"] = not dialled
         shown = (customer if to.is_extension else old.dial_number) or ANONYMOUS
     else:
         named = {"extension": agent, "number": to.dialled, **parties.second(known)}
         named |= {"extension_e164": old.extension_e164, "extension_class": old.extension_class}
-        named["extension_country"] = old.extension_country
+        named |= {"extension_country": old.extension_country, "claimed": old.claimed}
         shown = (agent if to.is_extension else old.dial_number) or ANONYMOUS
     second = terms.AGENT if leaves == terms.AGENT else terms.CALLEE
     kept = KeptTransfer(to.dialled, shown, second, old.recording == talk.ON, max_duration=seconds_left(old))

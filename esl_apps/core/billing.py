@@ -118,7 +118,7 @@ def carry_leg(new: Attempt, share: float) -> None:
 
 _SAME = (
     *("app", "integrator", "account_id", "card_id", "user_id", "call_dir", "session_ref", "contact_ref", "holder"),
-    *("extension", "extension_e164", "extension_class", "extension_country", "aleg_uuid"),
+    *("extension", "extension_e164", "extension_class", "extension_country", "claimed", "aleg_uuid"),
 )
 
 

@@ -163,6 +163,8 @@ class CallFields(msgspec.Struct):
     switch: Annotated[str | None, Shown(status="switch", cdr="switch")] = None
     placed: bool = False
     """A node rang A."""
+    claimed: bool = False
+    """``extension`` is what a caller shows, who can show any number: it isn't known to be theirs."""
     agent_ringing_at: float | None = None
     callee_ringing_at: float | None = None
     session_at: float | None = None

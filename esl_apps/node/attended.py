@@ -23,7 +23,7 @@ from typing import Any
 import gevent
 
 from esl_apps.apps import application, transfer
-from esl_apps.apps.legs import has_phone
+from esl_apps.apps.legs import has_phone, phone_of
 from esl_apps.apps.transfer import consultation
 from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Unanswered, Undone, not_now
@@ -147,9 +147,8 @@ class Attended:
     def _join(self, live: Live, action: Action) -> None:
         """Join this call's other party with that of the phone's other call. :raises Undone: nothing has changed."""
         old, services = live.attempt, self._services
-        settings = services.policy.settings
-        agent = settings.plan.find(old.extension)
-        if action.leg != leg_of(old, terms.AGENT) or agent is None or not has_phone(settings, agent):
+        agent = phone_of(services.policy.settings, old)
+        if action.leg != leg_of(old, terms.AGENT) or agent is None:
             raise Undone(403, "restricted", "only the agent's registered phone transfers")
         if consultation(old) is not None or old.call_ref in self._joining:
             raise not_now(old, "it is being transferred")
@@ -229,7 +228,7 @@ class Attended:
         to = other.number.dialled
         action = Action(CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared, gateway=gateway)
         self._consulting.part(live, terms.AGENT, action, at)
-        if has_phone(services.policy.settings, other.number):
+        if shared is not None and has_phone(services.policy.settings, other.number):
             try_api(live.switch, f"uuid_setvar {other.party} confirm_blind_transfer true")
 
     def _ask(self, live: Live, asked: Action, other: _Other) -> float:

@@ -18,7 +18,7 @@ from gevent.event import AsyncResult
 
 from esl_apps.apps import application, note_hold, transfer
 from esl_apps.apps.click2dial import NO_ROOM, limit_fault
-from esl_apps.apps.legs import LONGEST, has_phone
+from esl_apps.apps.legs import LONGEST, phone_of
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import TransferCall, consultation
 from esl_apps.core import causes, node_clock, talk, terms
@@ -88,9 +88,7 @@ class Transferring:
 
     def _check_phone(self, old: Attempt, action: Action) -> None:
         """:raises Undone: the leg that the switch has moved isn't one that this call's phone may transfer."""
-        settings = self._services.policy.settings
-        agent = settings.plan.find(old.extension)
-        if action.leg != customer(old) or agent is None or not has_phone(settings, agent):
+        if action.leg != customer(old) or phone_of(self._services.policy.settings, old) is None:
             raise Undone(403, "restricted", "only the agent's registered phone transfers")
 
     def _transfer(self, live: Live, action: Action) -> None:

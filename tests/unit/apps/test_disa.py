@@ -183,6 +183,11 @@ def test_direction_is_from_the_caller_to_the_number(caller: str | None, directio
     assert begun[0].call_dir == direction
 
 
+def test_callers_number_is_only_claimed_in_each_record() -> None:
+    _call, begun = session(["0820001234", "0820001234"], talks(), talks(), caller="1000")
+    assert [(attempt.extension, attempt.claimed) for attempt in begun] == [("1000", True)] * 2
+
+
 def test_session_that_goes_on_on_another_node_begins_now() -> None:
     _call, begun = session(["0820001234"], talks(), arrival=structs.replace(ARRIVAL, session_ref="session-1"))
     assert begun[0].session_ref == "session-1"

@@ -86,6 +86,20 @@ def test_transfer_by_the_callee_is_the_agents_next_call() -> None:
     assert second_party(made.attempt) == terms.CALLEE
 
 
+@pytest.mark.parametrize("claimed", [True, False])
+def test_transfer_by_the_callee_gives_keys_to_agents_only(claimed: bool) -> None:
+    """Not to the caller of a session, who may show an agent's number."""
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    made = new("callee", "0820005678", claimed=claimed)
+    run(call, made)
+    ((stays,),), ((comes, *_more),) = call.did("set"), call.did("bridge")
+    assert ("confirm_blind_transfer" in stays) is not claimed
+    assert (comes["force_transfer_context"] == "esl_apps_refer") is not claimed
+    # Nor do they get any by the next transfer, but another agent does.
+    for leaves, kept in (("callee", claimed), ("agent", False)):
+        assert transfer.new_call(made.attempt, PLAN.read("1001"), leaves, CLIENT, PLAN).attempt.claimed is kept
+
+
 def test_transfer_talks_and_is_recorded_if_the_call_was() -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))
     made = new("agent", "1001", recording_url="a.wav", recording=talk.ON)

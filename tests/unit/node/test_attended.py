@@ -116,6 +116,18 @@ def test_attended_party_with_a_caller_showing_112_is_cut(build: Build) -> None:
     assert joined.cut == Refusal("breaker", "system")
 
 
+@pytest.mark.parametrize(("app", "claimed"), [("inbound", True), ("click-dial", False)])
+def test_attended_caller_with_an_agents_number_is_no_agent(bench: Bench, app: str, claimed: bool) -> None:
+    """Or a stranger who shows an agent's number could dial as the integrator: by a REFER."""
+    second = {"app": app, "number": "1007", "aleg_uuid": TARGET, "bleg_uuid": MINE}
+    first, _second = two_talks(bench, second=second if app == "inbound" else {"number": "1007"})
+    refer(bench, first)
+    eventually(lambda: first.attempt.ended and first.turn is not None and not first.turn.locked())
+    joined = bench.live[first.attempt.transferred_to or ""].attempt
+    assert (joined.extension, joined.claimed) == ("1007", claimed)
+    assert bool(told(bench, f"uuid_setvar {TARGET} confirm_blind_transfer")) is not claimed
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_attended_party_that_leaves_at_once_was_in_the_new_call(bench: Bench, when: str) -> None:
     """Its end still names the call before: the switch couldn't be told any more."""
@@ -214,6 +226,7 @@ def test_attended_on_another_leg_than_the_phones_is_refused(bench: Bench) -> Non
     ("first", "second", "reason"),
     [
         ({"extension": "0820009999"}, {}, "only the agent's registered phone transfers"),
+        ({"claimed": True}, {}, "only the agent's registered phone transfers"),
         ({"integrator": "globex"}, {}, "not configured any more"),
         ({}, {"extension": "1001"}, "the other call is not that phone's"),
         ({}, {"number": ""}, "has no number"),

@@ -78,10 +78,11 @@ def test_referring_reads_an_escaped_number(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"extension": "0825550000"}, {"extension": None}, {"bleg_uuid": AGENT, "aleg_uuid": CUSTOMER}]
+    "fields",
+    [{"extension": "0825550000"}, {"extension": None}, {"claimed": True}, {"bleg_uuid": AGENT, "aleg_uuid": CUSTOMER}],
 )
 def test_referring_by_another_party_is_refused(bench: Bench, fields: dict[str, Any]) -> None:
-    """An agent on an outside line; no agent; the agent's leg in place of the customer's."""
+    """An agent on an outside line; no agent; a caller who shows an extension; the agent's leg for the customer's."""
     assert is_refused(bench, refer(bench, talking(bench, **fields)))
 
 
