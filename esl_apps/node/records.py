@@ -206,7 +206,8 @@ class Records:
             events.append(call_events.of_record(record))
             fields = notification.cdr(record)
         keep = self._policies.now.config.records.keep_days > 0
-        if attempt.integrator or not attempt.refused or self._strangers.take(REFUSED_PER_HOUR):
+        # Without its part, the session would never be closed.
+        if part is not None or attempt.integrator or not attempt.refused or self._strangers.take(REFUSED_PER_HOUR):
             self._outboxes.history.push(record_history.entry(attempt, events, fields, keep=keep, part=part))
 
     def released(self, attempt: Attempt) -> None:

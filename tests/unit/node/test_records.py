@@ -329,6 +329,18 @@ def test_records_of_sessions_do_not_use_up_the_quota(build: Build, monkeypatch: 
     assert all(bench.services.store.call(call.call_ref) is not None for call in (last, refused, cut))
 
 
+def test_records_of_strangers_beyond_the_bound_close_sessions(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session whose calls several processes had is closed by its parts, which come with the history's entries."""
+    monkeypatch.setattr("esl_apps.node.records.REFUSED_PER_HOUR", 0)
+    bench = build(records={"session_records": True})
+    shared: dict[str, Any] = {"app": "disa", "integrator": None, "is_shared": True}
+    first = begin(bench, number="0820001234", closes=False, **shared)
+    answered(first)
+    last = begin(bench, session_ref=first.call_ref, follows=True, before=Before(1, 0.0, 6.0), **shared)
+    last.end(terms.ABANDONED, 16, terms.AGENT, AT + 12.0)
+    assert [entry.get("calls") for entry in bench.records()] == [None, 1]
+
+
 def test_records_are_dropped_after_keep_days(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = build(records={"keep_days": 2})
     answered(begin(bench))
