@@ -138,7 +138,8 @@ def _any(values: Sequence[bool | None]) -> bool | None:
 
 def _is_in(attempt: Attempt, agent: str) -> bool:
     """Return whether a call of this node keeps an agent busy."""
-    return is_with(agent, attempt.extension, attempt.agents, attempt.bridged_at)
+    # A caller who shows the agent's number isn't the agent, or anyone could keep them busy.
+    return not attempt.claimed and is_with(agent, attempt.extension, attempt.agents, attempt.bridged_at)
 
 
 class _Question:

@@ -183,7 +183,8 @@ def _rung(call: Essence) -> Iterator[str | None]:
     """Yield the parties that a call rings. Not a caller: their number is what they say it is, and a stranger on the
     line must not keep the person with that number from being called."""
     app = application(call.app)
-    if app.placed or app.second_party == AGENT:
+    if (app.placed or app.second_party == AGENT) and not call.claimed:
         yield call.extension
-    if app.second_party == CALLEE:
+    # An inbound caller is A of the transfer in which they stay.
+    if app.second_party == CALLEE and (call.placed or call.second_party == CALLEE):
         yield call.number

@@ -116,6 +116,8 @@ def asked_agents(**ended: str) -> Any:
     [
         (placed(), "busy"),
         (placed(extension="1001"), "idle"),
+        # A caller shows the agent's number.
+        (placed(app="disa", claimed=True), "idle"),
         (placed(app="inbound", extension="1001", agents=asked_agents()), "busy"),
         (placed(app="inbound", extension="1001", agents=asked_agents(of_1000="busy")), "idle"),
         (placed(app="inbound", extension="1001", agents=asked_agents(), bridged_at=1.0), "idle"),

@@ -54,10 +54,20 @@ def settled(bench: Bench) -> bool:
     return not store_of(bench).waiting()
 
 
-@pytest.mark.parametrize(("app", "party"), [("disa", "extension"), ("dialthrough", "extension"), ("inbound", "number")])
-def test_timed_call_to_a_claimed_number_is_placed(bench: Bench, app: str, party: str) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"app": "disa", "extension": "0825556666"},
+        {"app": "dialthrough", "extension": "0825556666"},
+        {"app": "inbound", "number": "0825556666"},
+        # Those callers after a transfer.
+        {"app": "transfer", "extension": "0825556666", "claimed": True},
+        {"app": "transfer", "number": "0825556666", "second_party": "agent"},
+    ],
+)
+def test_timed_call_to_a_claimed_number_is_placed(bench: Bench, call: dict[str, Any]) -> None:
     """A stranger who stays on the line with a forged number keeps no callback from its owner."""
-    leave_behind(bench, essence_of(app=app, **{party: "0825556666"}), silent=False)
+    leave_behind(bench, essence_of(**call), silent=False)
     bench.services.membership.say()
     schedule(bench)
     poller_of(bench).start()
