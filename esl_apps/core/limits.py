@@ -18,6 +18,8 @@ SYSTEM = "system"
 CALLS_PER_HOUR, CALLS_PER_DAY = "calls_per_hour", "calls_per_day"
 MINUTES_PER_HOUR, MINUTES_PER_DAY = "minutes_per_hour", "minutes_per_day"
 BREAKER = "breaker"
+#: Ends the key of ``high_risk_calls_per_hour``. The breaker of the destination ``high_risk`` has its own count.
+HIGH_RISK_CALLS = "high_risk_calls"
 
 _DESTINATION = re.compile(r"country:(?:[A-Z]{2}|001)|class:[A-Za-z0-9._-]+|prefix:\+[1-9][0-9]{0,14}|high_risk")
 _LEVEL = re.compile(r"system|(?:account|integrator|card):[A-Za-z0-9._-]{1,64}")
@@ -194,7 +196,7 @@ def bounds(levels: Sequence[Level], number: Number | None, ref: str, *, aleg: bo
             named.append((f"{BREAKER}:", level.name, breaker.thresholds, breaker.end_calls))
             if breaker.high_risk_calls_per_hour is not None and number is not None and number.high_risk:
                 risky = Limits(calls_per_hour=breaker.high_risk_calls_per_hour)
-                yield Bound(f"{BREAKER}:{level.name}/{HIGH_RISK}", leg_ref, risky, level.name, breaker.end_calls)
+                yield Bound(f"{BREAKER}:{level.name}/{HIGH_RISK_CALLS}", leg_ref, risky, level.name, breaker.end_calls)
         for prefix, trips, limits, end_calls in named:
             if not limits.empty:
                 yield Bound(prefix + level.name, ref, limits, trips, end_calls, owner)

@@ -9,8 +9,8 @@ from msgspec import structs
 
 from esl_apps.config.model import Config
 from esl_apps.config.spending import COUNTRIES, Breaker, DestinationBreaker
-from esl_apps.core.limits import BREAKER, SYSTEM, read_scope
-from esl_apps.core.number_classes import CLASSES, HIGH_RISK
+from esl_apps.core.limits import BREAKER, HIGH_RISK_CALLS, SYSTEM, read_scope
+from esl_apps.core.number_classes import CLASSES
 from esl_apps.store import keys
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.card_fields import CARD_ID
@@ -104,7 +104,7 @@ def _words(breaker: Breaker | DestinationBreaker) -> str:
 
 def clear_counters(client: Client, scope: str) -> None:
     """Let a breaker count from zero. :raises StoreUnavailable: Redis is down."""
-    for counted in (f"{BREAKER}:{scope}", f"{BREAKER}:{scope}/{HIGH_RISK}"):
+    for counted in (f"{BREAKER}:{scope}", f"{BREAKER}:{scope}/{HIGH_RISK_CALLS}"):
         # One at a time: in a cluster they are on different slots.
         client.delete(keys.usage_calls(counted))
         client.delete(keys.usage_sums(counted))

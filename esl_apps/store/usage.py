@@ -4,7 +4,8 @@ One script counts a call against one bound. Its keys share a hash tag, so a clus
 number of nodes counts as one. All bounds of a call are counted in one round trip. All timing uses Redis's clock.
 
 A bound's key is a level (``account:acme``), a level and a destination (``account:acme/country:CU``), or one of these
-behind ``breaker:`` for a breaker's own count, which a reset deletes.
+behind ``breaker:`` for a breaker's own count, which a reset deletes. ``high_risk_calls_per_hour`` has one more:
+``breaker:account:acme/high_risk_calls``.
 
 Seconds of a limit are taken before they are talked, :data:`AHEAD` at a time, and the unused ones are returned when the
 call ends. So concurrent calls share what is left, and a node that dies has paid for what it let callers talk. At each

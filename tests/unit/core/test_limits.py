@@ -92,10 +92,18 @@ def test_leg_counts_against_breakers_of_its_own_and_of_high_risk() -> None:
     breaker = Breaker(Limits(calls_per_hour=5), high_risk_calls_per_hour=1, end_calls=True)
     found = list(bounds([Level("account:acme", None, breaker)], CUBA, "r", aleg=False, owner=True))
     assert [(bound.key, bound.trips, bound.scope, bound.end_calls) for bound in found] == [
-        ("breaker:account:acme/high_risk", "account:acme", "account:acme", True),
+        ("breaker:account:acme/high_risk_calls", "account:acme", "account:acme", True),
         ("breaker:account:acme", "account:acme", "account:acme", True),
     ]
     assert keys([Level("account:acme", None, breaker)], HOME) == ["breaker:account:acme"]
+
+
+def test_leg_has_no_counter_twice() -> None:
+    destinations = {read_destination(text): Limits(calls_per_hour=1) for text in ("high_risk", "country:CU")}
+    same = Limits(calls_per_hour=1, destinations=destinations)
+    named = ["system", "integrator:acme", "account:acme", "card:acme"]
+    found = keys([Level(name, same, Breaker(same, 1)) for name in named], CUBA)
+    assert len(found) == len(set(found)) == 4 * (2 * 3 + 1)
 
 
 def test_leg_does_not_count_where_nothing_is_bounded() -> None:

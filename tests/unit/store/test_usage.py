@@ -976,6 +976,29 @@ def test_high_risk_calls_alone_trip_their_breaker(told: Told) -> None:
     assert begins(one, of("d", acme, number=HOME)) == "breaker"
 
 
+@pytest.mark.parametrize(
+    ("of_level", "of_destination", "trips"),
+    [
+        (4, Limits(calls_per_hour=2), "account:acme/high_risk"),
+        (4, Limits(calls_per_day=2), "account:acme/high_risk"),
+        (2, Limits(calls_per_hour=4), "account:acme"),
+    ],
+)
+def test_both_breakers_of_high_risk_calls_count(
+    told: Told, client: Any, of_level: int, of_destination: Limits, trips: str
+) -> None:
+    acme = level(high_risk=of_level, destinations={read_destination("high_risk"): of_destination})
+    one = told.nodes[0]
+    assert [begins(one, of(f"{n}", acme, number=CUBA)) for n in range(3)] == [None, None, "breaker"]
+    assert [alert["scope"] for alert in told.alerts] == [trips]
+    # A reset lets this one count from zero, and the other go on.
+    clear_counters(client, trips)
+    told.breakers[1].reset(trips, by="jo@desk")
+    told.breakers[0].refresh()
+    assert [begins(one, of(f"{n}", acme, number=CUBA)) for n in range(3, 6)] == [None, None, "breaker"]
+    assert sorted(alert["scope"] for alert in told.alerts[1:]) == ["account:acme", "account:acme/high_risk"]
+
+
 def test_breaker_of_a_destination_refuses_no_other(told: Told) -> None:
     system = level("system", destinations={read_destination("country:CU"): Limits(calls_per_hour=0)})
     one = told.nodes[0]
