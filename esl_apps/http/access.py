@@ -1,8 +1,9 @@
 """Admit requests to a port: check tokens and their scopes, and limit rates.
 
 A token is kept and compared as its hash. The comparison takes the same time for every token, right or wrong. The server
-counts each request against its address. Here, each request with a right token also counts against that token, and each
-wrong token once more against its address. Past a rate the answer is 429, before anything else is checked.
+counts each request against its address. Here, each request with a right token also counts against that token (with an
+agent token, against its agent and against all agents of its issuer), and each wrong token once more against its
+address. Past a rate the answer is 429, before anything else is checked.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ OWN = {CALL: OWN_CALL, READ: OWN_READ}
 
 #: Clients whose right token is remembered. One that is forgotten is only counted again.
 _ADMITTED = 10_000
+#: Requests of all agent tokens of an issuer together, in times of ``rate.per_token``.
+_AGENTS_TIMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Token:
     name: str = ""
     #: Of an agent token: it opens this agent's calls alone.
     agent: str | None = None
+    #: The digest of the token that issued it.
+    issuer: bytes = b""
 
     def has(self, *scopes: str) -> bool:
         """Whether it has one of the scopes."""
@@ -107,7 +112,7 @@ class Door:
         """Count a request of a token. :raises Problem: 429 for too many; 403 if it has none of the scopes."""
         rate = self._rate()
         if rate.per_token is not None:
-            wait = self._of_token.take(token.digest, rate.per_token, capacity_of(rate.per_token, rate.burst))
+            wait = self._count(token, rate.per_token, rate.burst)
             if wait:
                 raise self.too_many(wait, "requests with this token")
         if not token.has(*scopes):
@@ -115,6 +120,15 @@ class Door:
             # Those with a colon are for agents' own tokens: no configuration names them.
             named = " or ".join(scope for scope in scopes if ":" not in scope)
             raise problem(403, "scope", f"this token lacks the scope {named}")
+
+    def _count(self, token: Token, rate: float, burst: float) -> float:
+        """Count a request of a token. Return the seconds to wait; 0 if it is admitted."""
+        if token.agent is None:
+            return self._of_token.take(token.digest, rate, capacity_of(rate, burst))
+        # Issuing another token for the agent, or for another agent, must not bring an issuer any number of requests.
+        wait = self._of_token.take((token.issuer, token.agent), rate, capacity_of(rate, burst))
+        rate *= _AGENTS_TIMES
+        return wait or self._of_token.take((token.issuer, None), rate, capacity_of(rate, burst))
 
     def may_guess(self, req: falcon.Request) -> None:
         """Call this before comparing a secret. :raises Problem: 429 for too many wrong secrets from this address."""

@@ -64,7 +64,8 @@ class AgentTokens:
         scopes = [scope for scope in signed.scopes if signer.scopes is None or scope in signer.scopes]
         opens = frozenset(OWN[scope] for scope in scopes if scope in OWN)
         digest = hashlib.sha256(text.encode()).digest()
-        return Token(digest, opens, f"{signer.name} for agent {signed.agent}", signed.agent), signed.expires
+        name = f"{signer.name} for agent {signed.agent}"
+        return Token(digest, opens, name, signed.agent, signer.digest), signed.expires
 
 
 def _signature(key: bytes, content: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count, islice
 
 import falcon
 import pytest
@@ -12,6 +15,7 @@ from falcon.testing import create_environ
 from esl_apps.config.model import Rate
 from esl_apps.http import access
 from esl_apps.http.access import Door, Token
+from esl_apps.http.agent_tokens import AgentTokens
 from esl_apps.http.errors import Problem
 from esl_apps.http.rate_limit import Buckets
 from tests.support.clock import Clock
@@ -91,6 +95,44 @@ def test_check_past_a_tokens_rate_is_429(clock: Clock) -> None:
     assert outcome(door, "right") == (429, 1)
     clock.now += 1
     assert outcome(door, "right") == (200, 0)
+
+
+def agent_tokens(issuer: Token, agent: str) -> Iterator[Token]:
+    """Yield tokens of one agent, each with another text."""
+    tokens = AgentTokens("acme", [issuer], "key")
+    for expires in count():
+        read = tokens.read(tokens.issue(issuer, agent, ["call"], expires))
+        assert read is not None
+        yield read[0]
+
+
+def admitted(door: Door, issuer: Token, *agents: str) -> int:
+    """Return how many of 50 tokens of each agent get in."""
+    requests = 0
+    for agent in agents:
+        for token in islice(agent_tokens(issuer, agent), 50):
+            with suppress(Problem):
+                door.enter(token, "call:agent")
+                requests += 1
+    return requests
+
+
+def test_tokens_of_an_agent_share_its_rate(clock: Clock) -> None:
+    door = Door(lambda: Rate(per_token=2, burst=2), lambda _status: None)
+    assert [admitted(door, KNOWN[0], agent) for agent in ("1000", "1001")] == [4, 4]
+    assert admitted(door, KNOWN[1], "1000") == 4
+    assert outcome(door, "right") == outcome(door, "other") == (200, 0)
+    clock.now += 1
+    assert admitted(door, KNOWN[0], "1000") == 2
+
+
+def test_tokens_of_all_agents_share_ten_times_the_rate(clock: Clock) -> None:
+    door = Door(lambda: Rate(per_token=2, burst=2), lambda _status: None)
+    agents = [str(agent) for agent in range(1000, 1050)]
+    assert [admitted(door, issuer, *agents) for issuer in KNOWN] == [40, 40]
+    assert outcome(door, "right") == (200, 0)
+    clock.now += 1
+    assert admitted(door, KNOWN[0], *agents) == 20
 
 
 def test_check_past_the_rate_of_wrong_tokens_is_429_for_all(clock: Clock) -> None:
