@@ -36,10 +36,13 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     session = Session.open(call, REF, arrival, policy, host, entrance)
 
     def talk() -> None:
-        session.ask_for_room()
-        session.answer()
-        if entrance.pin_hash is not None:
+        if entrance.pin_hash is None:
+            session.ask_for_room()
+            session.answer()
+        else:
+            session.answer()
             _authorise(session, entrance)
+            session.ask_for_room("too_many_channels")
         current = entrance
         while session.left > 0:
             current = _dial_one(session, arrival, current)

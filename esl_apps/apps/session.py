@@ -90,6 +90,7 @@ class Session:
         rules = policy.rules
         source = policy.source(call, "/".join(arrival.path) if entrance is not None else app, caller)
         attempt = _first_attempt(call, app, arrival, policy, account, caller)
+        attempt.stranger = entrance is not None and entrance.pin_hash is not None
         host.begin(attempt)
         dialled = policy.settings.plan.find(call.header("Caller-Destination-Number"))
         return cls(
@@ -144,10 +145,11 @@ class Session:
     # Life ---------------------------------------------------------------------------------------------
 
     def ask_for_room(self, prompt: str = "") -> None:
-        """Ask whether the account may have this call among its live ones. ``prompt``: empty before the answer.
+        """Count this call for its account, and ask whether that may have it. ``prompt``: empty before the answer.
 
         :raises SessionRefused: it has as many as allowed on this node.
         """
+        self.attempt.stranger = False
         if not self.host.room(self.attempt):
             cause = "NORMAL_CLEARING" if prompt else "USER_BUSY"
             raise SessionRefused(prompt, causes.USER_BUSY, note="over max_calls of the account", cause=cause)

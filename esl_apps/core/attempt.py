@@ -107,6 +107,8 @@ class Attempt(CallFields, eq=False):
     """The call that its caller was in before, if Redis can't say what became of it."""
     rang_until: float | None = None
     """When the second party's phones stopped to ring without an answer. A prompt that says so may follow."""
+    stranger: bool = False
+    """Its caller hasn't typed the PIN yet, so it doesn't count for its account's ``max_calls``."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref

@@ -9,6 +9,8 @@ from esl_apps.core.attempt import Attempt
 
 def tenant_of(attempt: Attempt) -> str:
     """Return the payer of a call: ``account:ID`` or ``integrator:NAME``; empty before a caller is known."""
+    if attempt.stranger:
+        return ""
     if attempt.account_id is not None:
         return f"account:{attempt.account_id}"
     return f"integrator:{attempt.integrator}" if attempt.integrator is not None else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from esl_apps.apps import click2dial, dialthrough, disa, inbound
 from esl_apps.apps.context import Arrival
@@ -16,11 +17,12 @@ from esl_apps.testing import PLAN, ScriptedCall, ScriptedPolicy, ended, host, ta
 from tests.support.card_table import ACCOUNT, CardTable
 
 ENTRANCE = Entrance("front", ACCOUNT, None, 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+WITH_PIN = structs.replace(ENTRANCE, pin_hash="#4821907356", pin_length=10)
 ENROLLED = Card("c2", "acme", "u1", "27825556666", active=True)
 POLICY = ScriptedPolicy(
     rules=Rules(cid_trust="any"),
     cards=CardTable(numbers={"27825556666": ENROLLED}),
-    entrances={("acme", "front"): ENTRANCE},
+    entrances={("acme", "front"): ENTRANCE, ("acme", "pin"): WITH_PIN},
     queues={"27115550000": Queue(PLAN.read("27115550000"), "acme", (PLAN.read("1000"),), 20, 3600, record=False)},
     clients={"acme": IntegratorRules("acme", PLAN)},
     number="0825556666",
@@ -33,6 +35,7 @@ def arrive(path: tuple[str, ...], call: ScriptedCall, *, room: bool) -> Attempt:
 
     def has_room(attempt: Attempt) -> bool:
         assert attempt in begun
+        assert not attempt.stranger
         payers.append((attempt.account_id, attempt.integrator))
         return room
 
@@ -45,9 +48,10 @@ def arrive(path: tuple[str, ...], call: ScriptedCall, *, room: bool) -> Attempt:
     return begun[0]
 
 
-def caller(**more: dict[str, str]) -> ScriptedCall:
+def caller(*pin: str, **more: dict[str, str]) -> ScriptedCall:
     given = {"headers": {"Caller-Destination-Number": "27115550000"}, **more}
-    return ScriptedCall([talks()] * 2, ended(a_by="recv_bye"), keyed=["0820001234"], **given)  # type: ignore[arg-type]
+    keyed = [*pin, "0820001234"]
+    return ScriptedCall([talks()] * 2, ended(a_by="recv_bye"), keyed=keyed, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", [("disa", "acme", "front"), ("inbound",)])
@@ -60,10 +64,13 @@ def test_caller_without_room_is_busy_unanswered(path: tuple[str, ...]) -> None:
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 17)
 
 
-def test_card_without_room_hears_why() -> None:
-    call = caller()
-    attempt = arrive(("dialthrough",), call, room=False)
-    assert call.did("play") == [("too_many_channels",)]
+@pytest.mark.parametrize(
+    ("path", "pin"), [(("dialthrough",), []), (("disa", "acme", "pin"), ["1111111111", "4821907356"])]
+)
+def test_answered_caller_without_room_hears_why(path: tuple[str, ...], pin: list[str]) -> None:
+    call = caller(*pin)
+    attempt = arrive(path, call, room=False)
+    assert call.did("play")[-1] == ("too_many_channels",)
     assert call.did("bridge") == []
     assert attempt.record is not None
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 17)
@@ -86,8 +93,17 @@ def test_phone_without_room_gets_a_refusal() -> None:
     assert (attempt.record.end_reason, attempt.record.end_code) == ("rejected", 17)
 
 
-@pytest.mark.parametrize("path", [("disa", "acme", "front"), ("dialthrough",), ("inbound",), ("click2dial",)])
-def test_caller_with_room_is_connected(path: tuple[str, ...]) -> None:
-    call = phone() if path == ("click2dial",) else caller()
+@pytest.mark.parametrize(
+    ("path", "pin"),
+    [
+        (("disa", "acme", "front"), []),
+        (("disa", "acme", "pin"), ["4821907356"]),
+        (("dialthrough",), []),
+        (("inbound",), []),
+        (("click2dial",), []),
+    ],
+)
+def test_caller_with_room_is_connected(path: tuple[str, ...], pin: list[str]) -> None:
+    call = phone() if path == ("click2dial",) else caller(*pin)
     arrive(path, call, room=True)
     assert len(call.did("bridge")) == 1

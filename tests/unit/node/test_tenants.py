@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.node.tenants import Tenants, tenant_of
+from tests.support.bench import PIN, Build
+from tests.support.peer import eventually
 
 
 def attempt(account: str | None = None, integrator: str | None = None) -> Attempt:
@@ -14,6 +16,16 @@ def test_tenant_is_the_account_before_the_integrator() -> None:
     assert tenant_of(attempt("acme", "teleforge")) == "account:acme"
     assert tenant_of(attempt(None, "teleforge")) == "integrator:teleforge"
     assert tenant_of(attempt()) == ""
+
+
+def test_tenant_is_none_before_a_stranger_has_typed_the_pin() -> None:
+    tenants, call = Tenants(), attempt("acme", "teleforge")
+    call.stranger = True
+    tenants.add(call)
+    assert tenants.count("account:acme") == 0
+    call.stranger = False
+    tenants.add(call)
+    assert tenants.count("account:acme") == 1
 
 
 def test_tenants_count_each_call_once() -> None:
@@ -35,3 +47,19 @@ def test_tenants_move_a_call_whose_payer_becomes_known() -> None:
     assert (tenants.count(""), tenants.count("account:acme")) == (0, 1)
     tenants.remove(call)
     assert tenants.count("account:acme") == 0
+
+
+def test_caller_of_a_disa_counts_from_the_pin_on(build: Build) -> None:
+    accounts = {"acme": {"token": "acme-cards-token", "max_calls": 1, "disa": {"front": {"pin": PIN}}}}
+    bench = build(accounts=accounts).connect()
+    count = bench.services.calls.tenants.count
+    strangers = [bench.visit(**{"Unique-ID": f"aaaaaaaa-0000-4000-8000-00000000000{n}"}) for n in range(2)]
+    eventually(lambda: all(stranger.switch.executed for stranger in strangers))
+    assert (len(bench.live), count("account:acme")) == (2, 0)
+    card = Attempt(app="dialthrough", call_dir="external", account_id="acme")
+    bench.services.calls.begin(card, bench.services.switches[0])
+    assert bench.services.has_room(card)
+    caller = bench.visit()
+    caller.types()
+    played = [argument for app, argument in caller.served().switch.executed if app == "playback"]
+    assert played[-1].endswith("/too_many_channels.wav")
