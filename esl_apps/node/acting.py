@@ -53,6 +53,9 @@ _AFTER_NOTICE = frozenset({actions.RECORD, actions.TRANSFER})
 _NOTICE, _LOOK = 2.0, 0.05
 #: Seconds after its end on the recorded leg until it has ended on the other one, too.
 _OTHER_LEG = 0.2
+#: Silence behind each round of music. The switch repeats only what lasts half a second: without it, music that can't be
+#: played, or a short tone, would let the two hear each other.
+_PAUSE = "silence_stream://1000"
 #: Actions that only inform a call's node.
 _NEWS = frozenset({actions.CONSULTED, actions.PARTED})
 #: Actions that don't wait for others: the one that waits for news has the turn, and a call ends in any state.
@@ -282,9 +285,10 @@ class Acting:
         """Play music to the customer. While an application runs on a leg, the switch passes on no sound in either
         direction; and it stops the music when the other leg ends."""
         leg = customer(live.attempt)
-        raw = wire.execute_on(leg, "playback", self.music(), dialstring.UNHEARD, loops=-1)
-        live.switch.api(f"uuid_exists {leg}")
-        live.switch.post_raw(raw)
+        # By default, `*` ends the playback.
+        live.switch.api(f"uuid_setvar {leg} playback_terminators none")
+        music = f"file_string://{self.music()}!{_PAUSE}"
+        live.switch.post_raw(wire.execute_on(leg, "playback", music, dialstring.UNHEARD, loops=-1))
 
     def stop_music(self, live: Live) -> None:
         """End what :meth:`play_music` plays."""

@@ -61,7 +61,8 @@ def sound(path: str, sounds: Path | None = None) -> Sound | None:
         playable = [part for part in parts if part is not None]
         if not playable:
             return None
-        return Sound(sum(part.seconds * max(1, part.loops) for part in playable), playable[0].tones)
+        loops = -1 if any(part.loops < 0 for part in playable) else 1
+        return Sound(sum(part.seconds * max(1, part.loops) for part in playable), playable[0].tones, loops)
     if path.startswith("tone_stream://"):
         return tone_stream(path[len("tone_stream://") :])
     if path.startswith("silence_stream://"):
@@ -77,6 +78,8 @@ def sound(path: str, sounds: Path | None = None) -> Sound | None:
         try:
             stat = candidate.stat()
         except (OSError, ValueError):
+            continue
+        if candidate.is_dir():
             continue
         return _wav(str(candidate), stat.st_mtime_ns, stat.st_size)
     return None

@@ -83,9 +83,9 @@ def test_acting_hold_plays_music_to_the_customer_once(bench: Bench) -> None:
         "Event-UUID: 0",
         "loops: -1",
         "content-type: text/plain",
-        "content-length: 13",
+        "content-length: 49",
         "",
-        "${hold_music}",
+        "file_string://${hold_music}!silence_stream://1000",
     ]
 
 
@@ -99,7 +99,7 @@ def test_acting_hold_of_an_inbound_call_is_the_callers(bench: Bench) -> None:
 def test_acting_hold_music_is_the_configurations(build: Build) -> None:
     bench = build(dial={"hold_music": "local_stream://jazz"}).connect()
     act(bench, talking(bench), "hold")
-    assert heard(bench, "sendmsg")[0].endswith("\n\nlocal_stream://jazz")
+    assert heard(bench, "sendmsg")[0].endswith("\n\nfile_string://local_stream://jazz!silence_stream://1000")
 
 
 def test_acting_resume_breaks_the_music_once(bench: Bench) -> None:
@@ -107,7 +107,7 @@ def test_acting_resume_breaks_the_music_once(bench: Bench) -> None:
     act(bench, live, "hold")
     assert not act(bench, live, "resume").held
     assert not act(bench, live, "resume").held
-    assert commands(bench) == [f"uuid_break {B} all"]
+    assert commands(bench) == [f"uuid_setvar {B} playback_terminators none", f"uuid_break {B} all"]
 
 
 def test_acting_mute_silences_the_partys_own_leg(bench: Bench) -> None:
