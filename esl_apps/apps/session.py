@@ -475,8 +475,6 @@ def _first_attempt(
         extension=caller,
         **parties.first(parties.caller(policy.settings.plan.find(caller))),
         claimed=True,
-        number=None,
-        dial_number=None,
         call_dir="external",
         session_ref=arrival.session_ref,
         closes=False,
