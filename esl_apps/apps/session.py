@@ -115,7 +115,7 @@ class Session:
         """Open a session for an answered leg that a node rang. Its charge goes on until the session ends."""
         rules = policy.rules
         session = cls(call, attempt.app, policy, host, attempt, rules, rules.max_session, account, card)
-        session._aleg = next((charge for charge in attempt.charges if charge.aleg), None)
+        session._aleg = next((charge for charge in attempt.charges if charge.began_as_aleg), None)
         if session._aleg is not None:
             session._aleg.outlive(attempt.switch, call.uuid)
         attempt.aleg_uuid = call.uuid

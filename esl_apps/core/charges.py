@@ -1,12 +1,8 @@
 """Charge a call's legs against limits and breakers.
 
 Each leg is a :class:`Charge` against *bounds*: the limits and breakers of each level that the call belongs to (card,
-account, integrator, installation), for everything that the level dials and for single destinations. This module holds
-what one leg has taken; ``esl_apps/store/usage.py`` counts over all nodes.
-
-Minutes of a limit are **paid ahead**: a call takes some seconds out of what is left before it talks them, and gives
-back those that it didn't use. So a last minute is talked once, however many calls share it. Minutes of a breaker are
-counted as they are talked.
+account, integrator, installation), for everything that the level dials and for single destinations. Of each it has a
+:class:`Ticket`, which holds what it has taken; ``esl_apps/store/usage.py`` counts over all nodes.
 """
 
 from __future__ import annotations
@@ -17,15 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw
 from msgspec.structs import replace
 
-from esl_apps.core.limits import Bound, Level, Refusal, bounds
+from esl_apps.core.limits import Level, Refusal, bounds
 from esl_apps.core.numbers import Number
+from esl_apps.core.tickets import Payments, Slice, Ticket
 
-#: For how many minutes the payments of each bound are remembered. The end of a call gives back the latest ones only;
-#: an adopted call, whose process may live after all, all of this day's.
-_SLICES, _ADOPTED_SLICES = 8, 1440
 #: Seconds that prepaid time may wait for the talk to begin. The hourly count allows for that much delay.
 FRESH = 50.0
 
@@ -33,86 +27,8 @@ FRESH = 50.0
 #: The attributes that ``Charge.part`` changes, as its leg goes on in another call.
 _PARTED = (
     *("call_ref", "moved", "before", "stored", "outlives", "switch", "aleg_uuid"),
-    *("whole", "owner", "tickets", "timed", "id"),
+    *("whole", "owner", "tickets", "timed", "payments_id"),
 )
-
-#: Seconds, and the day and the minute that they were counted for.
-Slice = tuple[float, str, str]
-
-
-class Payments(Struct):
-    """The payments of a process for one leg, for the process that takes the call over."""
-
-    talked: float = 0.0
-    """Seconds that the leg had talked then."""
-    tickets: dict[str, tuple[float, list[Slice]]] = field(default_factory=dict)
-    """By bound: seconds taken in all, and the latest of them."""
-
-
-class Ticket(Struct):
-    """One leg's share of one bound."""
-
-    bound: Bound
-    taken: float = 0.0
-    """Seconds taken so far."""
-    inherited: float = 0.0
-    """Those of them that other processes have taken, which had the call before."""
-    left: float = 0.0
-    """Seconds of the bound that were free when Redis was last asked."""
-    why: str = ""
-    """The limit of the bound that runs out first, as ``minutes_per_day``."""
-    slices: list[Slice] = field(default_factory=list)
-    """The latest payments, :attr:`kept` at most."""
-    kept: int = _SLICES
-    ahead: bool = False
-    """Whether seconds are paid before they are talked."""
-    timed: bool = False
-    """Whether seconds are paid at all."""
-
-    def __post_init__(self) -> None:
-        # Once, not every five seconds for each call that is up.
-        self.ahead = not self.bound.trips
-        self.timed = self.bound.timed and self.bound.limits.timed
-
-    def take(self, seconds: float, left: float, day: str, minute: str, why: str) -> None:
-        self.taken += seconds
-        self.left = left
-        self.why = why
-        if seconds <= 0:
-            return
-        if self.slices and self.slices[-1][1:] == (day, minute):
-            seconds += self.slices.pop()[0]
-        self.slices.append((seconds, day, minute))
-        del self.slices[: -self.kept]
-
-    def timed_from(self, spent: float) -> Ticket:
-        """Return it as that of a leg whose seconds count from now on. ``spent``: those that it has talked."""
-        return Ticket(replace(self.bound, timed=True), spent, left=self.left, why=self.why, kept=self.kept)
-
-    def asks(self, spent: float, ahead: float) -> tuple[float, float]:
-        """Return the seconds that were talked but not paid (always some for a breaker; for a limit, while Redis is
-        down), and those to take so that ``ahead`` are prepaid."""
-        prepaid = self.taken - spent
-        if prepaid <= 0.0:
-            return -prepaid, ahead if self.ahead else 0.0
-        return 0.0, ahead - prepaid if self.ahead and prepaid < ahead else 0.0
-
-    def unused(self, spent: float) -> list[Slice]:
-        """Return what goes back at the end."""
-        rest = self.taken - spent
-        back = []
-        while rest > 0 and self.slices:
-            seconds, day, minute = self.slices.pop()
-            part = min(rest, seconds)
-            rest -= part
-            self.taken -= part
-            back.append((part, day, minute))
-        return back
-
-    def keep(self, back: Sequence[Slice]) -> None:
-        """Undo :meth:`unused`: Redis hasn't taken it."""
-        self.taken += sum(seconds for seconds, _day, _minute in back)
-        self.slices += reversed(back)
 
 
 class Charge:
@@ -129,19 +45,19 @@ class Charge:
         "_prepaid",
         "_talked",
         "adopted",
-        "aleg",
         "aleg_uuid",
         "before",
+        "began_as_aleg",
         "call_ref",
         "cut",
         "earlier",
-        "id",
         "levels",
         "longest",
         "moved",
         "number",
         "outlives",
         "owner",
+        "payments_id",
         "proven",
         "provisional",
         "since",
@@ -163,7 +79,7 @@ class Charge:
         aleg: bool = False,
         owner: bool = True,
         whole: bool = True,
-        id: str = "",
+        payments_id: str = "",
     ) -> None:
         """
         :param call_ref: The attempt that it belongs to.
@@ -171,13 +87,13 @@ class Charge:
         :param aleg: It is the first leg.
         :param owner: As :func:`bounds`.
         :param whole: When its money is spent, the whole call ends, not B alone.
-        :param id: As another process has it; by default it gets one.
+        :param payments_id: As another process has it; by default it gets one.
         """
         self.call_ref = call_ref
         """The attempt that it belongs to now."""
         self.levels = tuple([level.name for level in levels])
         self.number = number
-        self.aleg = aleg
+        self.began_as_aleg = aleg
         self.owner = owner
         self.whole = whole
         self.stored: dict[str, Any] | None = None
@@ -190,7 +106,7 @@ class Charge:
         self.tickets = [Ticket(bound) for bound in leg_bounds if bound.limits.counts]
         self.timed = any(ticket.timed for ticket in self.tickets)
         """Whether its seconds are paid for at all."""
-        self.id = id or (_new_id() if self.timed else "")
+        self.payments_id = payments_id or (_new_id() if self.timed else "")
         """Under which another process finds what was paid."""
         self.moved = False
         """Its leg talked in another attempt before, and is A of this one."""
@@ -248,7 +164,7 @@ class Charge:
             talked = 0.0 if self._clock is None else self.spent(self._clock())
             self.tickets = [ticket if ticket.bound.timed else ticket.timed_from(talked) for ticket in self.tickets]
             self.timed = any(ticket.timed for ticket in self.tickets)
-            self.id = self.id or (_new_id() if self.timed else "")
+            self.payments_id = self.payments_id or (_new_id() if self.timed else "")
 
         def undo() -> None:
             for name, value in earlier:
@@ -259,7 +175,7 @@ class Charge:
     @property
     def of_aleg(self) -> bool:
         """Whether its leg is A of its attempt."""
-        return self.aleg or self.moved
+        return self.began_as_aleg or self.moved
 
     @property
     def left(self) -> float | None:
@@ -284,10 +200,10 @@ class Charge:
         return self.stored or {
             "levels": list(self.levels),
             "number": self.number.dialled if self.number is not None else None,
-            "aleg": self.aleg,
+            "aleg": self.began_as_aleg,
             "owner": self.owner,
             "whole": self.whole,
-            **({"id": self.id, "paid": self._prepaid} if self.timed else {}),
+            **({"id": self.payments_id, "paid": self._prepaid} if self.timed else {}),
             **({"provisional": True} if self.provisional else {}),
         }
 
@@ -306,7 +222,7 @@ class Charge:
             self.before = round(self.spent(now - ago), 3)
             self.stored = {**self.essence, "owner": self.owner, "whole": self.whole, "before": self.before}
             if self.timed:
-                self.stored |= {"id": self.id, "paid": Raw(msgspec.json.encode(self.payments(now)))}
+                self.stored |= {"id": self.payments_id, "paid": Raw(msgspec.json.encode(self.payments(now)))}
 
     def confirm(self) -> None:
         """Its call counts, however it ends."""
@@ -365,9 +281,7 @@ class Charge:
         """Take it over from a process that died: it was counted there, and is paid for here from now on."""
         self.adopted = True
         for ticket in self.tickets:
-            # Unknown until Redis answers; until then it doesn't end.
-            ticket.left = math.inf
-            ticket.kept = _ADOPTED_SLICES
+            ticket.adopt()
 
     def inherit(self, paid: Payments | None, ago: float) -> None:
         """Go on from what the process that died has paid.
@@ -415,17 +329,21 @@ class Charge:
         ``away``: while Redis is down, count what was left when it was last asked.
         """
         least = self._least(away)
-        return None if least is None else _payable(least, away)
+        return None if least is None else least.payable(away=away)
 
     def short(self, now: float, *, away: bool = False) -> Ticket | None:
         """Return the ticket that runs out within 50 ms, if one does. For less, Redis isn't asked again."""
         least = self._least(away)
-        return least if least is not None and _payable(least, away) - self.spent(now) < 0.05 else None
+        return least if least is not None and least.payable(away=away) - self.spent(now) < 0.05 else None
 
     def _least(self, away: bool) -> Ticket | None:
         least: Ticket | None = None
         for ticket in self.tickets:
-            if ticket.ahead and ticket.timed and (least is None or _payable(ticket, away) < _payable(least, away)):
+            if (
+                ticket.ahead
+                and ticket.timed
+                and (least is None or ticket.payable(away=away) < least.payable(away=away))
+            ):
                 least = ticket
         return least
 
@@ -450,7 +368,3 @@ class Return(NamedTuple):
 
 def _new_id() -> str:
     return secrets.token_hex(4)
-
-
-def _payable(ticket: Ticket, away: bool) -> float:
-    return ticket.taken + (ticket.left if away else 0.0)

@@ -12,9 +12,10 @@ import msgspec
 from esl_apps.apps.session import account_level
 from esl_apps.core import node_clock
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.charges import Charge, Payments
+from esl_apps.core.charges import Charge
 from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.number_text import NotDialable
+from esl_apps.core.tickets import Payments
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
 from esl_apps.esl.session import ReplyError
@@ -110,8 +111,15 @@ class Charging:
             except (StoreUnavailable, NotDialable, msgspec.ValidationError) as error:
                 log.error("charge_not_resumed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
                 continue
-            aleg, owner, whole = paid.aleg, paid.owner, paid.whole
-            charge = Charge(attempt.call_ref, levels, number, aleg=aleg, owner=owner, whole=whole, id=paid.id)
+            charge = Charge(
+                attempt.call_ref,
+                levels,
+                number,
+                aleg=paid.aleg,
+                owner=paid.owner,
+                whole=paid.whole,
+                payments_id=paid.id,
+            )
             charge.stored, charge.provisional = essence, paid.provisional
             if paid.before is not None:
                 charge.moved, charge.before = True, paid.before
@@ -127,7 +135,7 @@ class Charging:
         attempt.pay(*charges)
         for charge in charges:
             talked = attempt.talked(charge, now)
-            charge.inherit(prepaid.get(charge.id), talked)
+            charge.inherit(prepaid.get(charge.payments_id), talked)
             if attempt.began(charge) is not None:
                 # What no process has paid for is paid at the end, by the switch's times.
                 charge.talk(min(talked, charge.covered) - charge.before)

@@ -116,7 +116,7 @@ def usage_sums(counted: str) -> str:
 
 
 def payments(boot: str) -> str:
-    """Hash: a leg that a process pays for → what it has paid (``core.charges.Payments``). Outlives that process."""
+    """Hash: a leg that a process pays for → what it has paid (``core.tickets.Payments``). Outlives that process."""
     return f"esl_apps:payments:{boot}"
 
 

@@ -27,8 +27,9 @@ import gevent
 from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 
-from esl_apps.core.charges import Charge, Payments, Return, Slice, Ticket
+from esl_apps.core.charges import Charge, Return
 from esl_apps.core.limits import BREAKER, Refusal, covers
+from esl_apps.core.tickets import Payments, Slice, Ticket
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import PAYMENTS
 from esl_apps.net.turns import in_turns
@@ -290,8 +291,8 @@ class UsageStore:
         fields: list[str | bytes] = []
         for charge in in_turns("minutes", talking, 200):
             if not charge.ended:
-                fields += [charge.id, documents.encode(PAYMENTS, charge.payments(self._seconds()))]
-                self._noted[charge.id] = charge
+                fields += [charge.payments_id, documents.encode(PAYMENTS, charge.payments(self._seconds()))]
+                self._noted[charge.payments_id] = charge
         for i in range(0, len(fields), 2 * _BATCH):
             commands.append(("HSET", self._payments, *fields[i : i + 2 * _BATCH]))
         if not commands:

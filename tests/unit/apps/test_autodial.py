@@ -82,7 +82,7 @@ def test_conference_is_joined_and_recorded_as_a_number() -> None:
 def test_first_leg_is_paid_for_unless_it_costs_nothing(a: str, order: AutodialOrder, paid: list[str]) -> None:
     made = autodial.new_call(replace(order, a=PLAN.read(a)), ACCOUNT)
     assert [charge.number.dialled for charge in made.charges(POLICY) if charge.number] == paid
-    assert all(charge.aleg for charge in made.charges(POLICY))
+    assert all(charge.began_as_aleg for charge in made.charges(POLICY))
 
 
 @pytest.mark.parametrize(

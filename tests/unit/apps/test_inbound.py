@@ -309,7 +309,7 @@ def test_agent_outside_who_answers_is_paid_for() -> None:
     assert end_of(attempt) == ("answered", 16, "callee")
     (charge,) = usage.charges
     assert charge.levels == ("system", "integrator:acme")
-    assert (charge.number, charge.aleg, charge.whole) == (OUTSIDE, False, True)
+    assert (charge.number, charge.began_as_aleg, charge.whole) == (OUTSIDE, False, True)
     assert charge.since is not None
     assert charge.spent(0.0) == pytest.approx(5.6)
     assert call.did("bridge")[0][3] == 90

@@ -509,7 +509,7 @@ def test_callback_whose_limits_change_keeps_what_it_has_talked() -> None:
     one.call.keyed = [CALLEE, "0820009999"]
     calls_back(one, usage, cards)
     assert lengths(one) == [pytest.approx(60, abs=0.1), pytest.approx(45, abs=0.1)]
-    assert [charge.spent(usage.now) for charge in usage.charges if charge.aleg] == [45, 0]
+    assert [charge.spent(usage.now) for charge in usage.charges if charge.began_as_aleg] == [45, 0]
 
 
 def test_callback_with_card_limits_charges_its_first_leg_once() -> None:
@@ -517,7 +517,7 @@ def test_callback_with_card_limits_charges_its_first_leg_once() -> None:
     one.call.keyed = [CALLEE, "0820009999"]
     calls_back(one, usage, OneCard(one.account, Limits(minutes_per_day=9)), "0825556666")
     assert len(one.call.did("bridge")) == 2
-    assert [charge.aleg for charge in usage.charges] == [True, False, False]
+    assert [charge.began_as_aleg for charge in usage.charges] == [True, False, False]
 
 
 @pytest.mark.parametrize("b", [CALLEE, None])
@@ -563,11 +563,11 @@ def test_both_legs_of_a_click_are_paid_for_where_both_cost() -> None:
     one = client()
     order = one.read(FIELDS)
     click = click2dial.new_call(order, one, SETTINGS)
-    assert [(charge.aleg, charge.number) for charge in click.charges(POLICY)] == [(False, order.callee)]
+    assert [(charge.began_as_aleg, charge.number) for charge in click.charges(POLICY)] == [(False, order.callee)]
     order = one.read({**FIELDS, "agent": "0831112222"})
     click = click2dial.new_call(order, one, SETTINGS)
     attempt, legs = click.attempt, click.charges(POLICY)
-    assert [(charge.aleg, charge.number) for charge in legs] == [(True, order.agent), (False, order.callee)]
+    assert [(charge.began_as_aleg, charge.number) for charge in legs] == [(True, order.agent), (False, order.callee)]
     # For the integrator it is one call, whose minutes count once.
     owners = [ticket for leg in legs for ticket in leg.tickets if ticket.bound.key == "integrator:acme"]
     assert [(ticket.bound.member, ticket.bound.timed) for ticket in owners] == [
@@ -600,7 +600,7 @@ def test_phone_that_dials_pays_for_the_callee_alone(agent: str) -> None:
     usage = Purse()
     click2dial.arrive(call, Arrival(("click2dial",)), policy, host([], usage))
     (charge,) = usage.charges
-    assert (charge.aleg, charge.spent(0.0)) == (False, 300.0)
+    assert (charge.began_as_aleg, charge.spent(0.0)) == (False, 300.0)
     assert [ticket.bound.key for ticket in charge.tickets if ticket.timed] == ["system", "integrator:acme"]
 
 

@@ -297,7 +297,7 @@ def test_callback_with_new_limits_pays_by_them() -> None:
     ring_back.attempt.pay(first)
     first.talk()
     ring_back.answered(reloaded.call(MOBILE, MOBILE), reloaded.before, reloaded.host)
-    second = [charge for charge in reloaded.usage.charges if charge.aleg][-1]
+    second = [charge for charge in reloaded.usage.charges if charge.began_as_aleg][-1]
     assert first.ended
     assert [ticket.bound.key for ticket in second.tickets if ticket.timed] == ["account:acme"]
     assert second.since is not None
@@ -436,7 +436,7 @@ def test_click_to_an_emergency_number_pays_for_an_agent_outside() -> None:
     click = click2dial.new_call(order, client(), SETTINGS)
     charges: list[Charge] = click.charges(policy())
     click.attempt.pay(*charges)
-    assert [(charge.aleg, charge.number, charge.spared) for charge in charges] == [(True, order.agent, True)]
+    assert [(charge.began_as_aleg, charge.number, charge.spared) for charge in charges] == [(True, order.agent, True)]
 
 
 def test_click_to_an_emergency_number_has_no_limits() -> None:

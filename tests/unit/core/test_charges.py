@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from esl_apps.core.charges import FRESH, Charge, Ticket
-from esl_apps.core.limits import Bound, Breaker, Level, Limits
+from esl_apps.core.charges import FRESH, Charge
+from esl_apps.core.limits import Breaker, Level, Limits
 from esl_apps.core.numbers import NumberPlan
 
-LIMIT = Bound("account:acme", "r", Limits(minutes_per_day=10))
-TRIPS = Bound("breaker:account:acme", "r", Limits(minutes_per_day=10), trips="account:acme")
 CALLEE = NumberPlan("ZA", r"^\d{3,4}$").read("0820001234")
 
 
@@ -30,45 +28,6 @@ def charge(clock: Clock | None = None, **more: Any) -> Charge:
     if clock is not None:
         one.open(lambda: clock.now, clock.changed)
     return one
-
-
-# Tickets ----------------------------------------------------------------------------------------------
-
-
-def test_limit_is_paid_ahead_and_a_breaker_is_not() -> None:
-    limit, breaker = Ticket(LIMIT), Ticket(TRIPS)
-    assert (limit.ahead, breaker.ahead) == (True, False)
-    assert (limit.asks(0.0, 10.0), breaker.asks(0.0, 10.0)) == ((0.0, 10.0), (0.0, 0.0))
-    assert limit.timed
-    assert not Ticket(Bound("account:acme", "r", Limits(calls_per_day=1))).timed
-
-
-def test_ticket_wants_what_is_missing_to_have_so_much_ahead() -> None:
-    ticket = Ticket(LIMIT)
-    ticket.take(10.0, 50.0, "1", "2", "minutes_per_day")
-    assert (ticket.taken, ticket.left, ticket.why) == (10.0, 50.0, "minutes_per_day")
-    assert [ticket.asks(spent, 10.0) for spent in (0.0, 4.0, 12.0)] == [(0.0, 0.0), (0.0, 4.0), (2.0, 10.0)]
-    assert ticket.asks(4.0, 0.0) == (0.0, 0.0)
-
-
-def test_ticket_gives_back_the_latest_slices_with_their_times() -> None:
-    ticket = Ticket(LIMIT)
-    for minute in range(3):
-        ticket.take(10.0, 0.0, "1", str(minute), "")
-    assert ticket.unused(14.0) == [(10.0, "1", "2"), (6.0, "1", "1")]
-    assert ticket.taken == 14.0
-    assert ticket.unused(14.0) == []
-
-
-def test_ticket_keeps_its_latest_slices_alone() -> None:
-    ticket = Ticket(LIMIT)
-    for minute in range(20):
-        ticket.take(1.0, 0.0, "1", str(minute), "")
-    ticket.take(0.0, 0.0, "1", "20", "")
-    assert [minute for _seconds, _day, minute in ticket.slices] == [str(minute) for minute in range(12, 20)]
-
-
-# Charges ----------------------------------------------------------------------------------------------
 
 
 def test_charge_has_a_ticket_per_counter_and_the_shortest_call() -> None:
@@ -150,15 +109,22 @@ def test_charge_that_parts_pays_for_its_levels_from_then_on() -> None:
     one = charge(clock, owner=False, whole=False)
     one.talk()
     clock.now += 30
-    assert (one.timed, one.id) == (False, "")
+    assert (one.timed, one.payments_id) == (False, "")
     undo = one.part("fs1", "B")
     one.move("next", 0.0)
     assert [(ticket.timed, ticket.asks(one.spent(clock.now), 0.0)[0]) for ticket in one.tickets] == 2 * [(True, 0.0)]
     clock.now += 10
     assert [ticket.asks(one.spent(clock.now), 0.0)[0] for ticket in one.tickets] == [10.0, 10.0]
-    assert (one.essence["owner"], one.essence["whole"], one.essence["id"]) == (True, True, one.id)
+    assert (one.essence["owner"], one.essence["whole"], one.essence["id"]) == (True, True, one.payments_id)
     undo()
-    assert (one.timed, one.id, one.owner, one.whole, one.of_aleg, one.call_ref) == (False, "", False, False, False, "r")
+    assert (one.timed, one.payments_id, one.owner, one.whole, one.of_aleg, one.call_ref) == (
+        False,
+        "",
+        False,
+        False,
+        False,
+        "r",
+    )
 
 
 def test_charge_that_rang_for_long_is_stale() -> None:

@@ -332,7 +332,7 @@ def test_charging_of_this_process_is_resumed_like_anothers(bench: Bench) -> None
     first.pay(charge)
     again = Attempt(app="disa", call_dir="external", call_ref="a", paid_for=list(first.paid_for))
     bench.services.charging.resume(again)
-    assert [one.id for one in again.charges] == [charge.id]
+    assert [one.payments_id for one in again.charges] == [charge.payments_id]
 
 
 @pytest.mark.parametrize("answers", [True, False])
