@@ -148,7 +148,7 @@ class Node:
         metrics.build.labels(node.name, __version__, platform.python_version()).set(1)
         metrics.max_calls.set(node.max_calls)
         metrics.ready.set_function(lambda: not services.readiness.reasons())
-        metrics.redis_up.set_function(lambda: services.store.healthy)
+        metrics.redis_up.set_function(lambda: services.store.watch.healthy)
         for app in APPLICATIONS:
             metrics.live.labels(app).set_function(partial(services.calls.count, app))
             # From 0: Prometheus sees no increase in a series that begins with 1.

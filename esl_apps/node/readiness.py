@@ -44,7 +44,7 @@ class Readiness:
         if not [switch for switch in self._switches if switch.connected and switch.name not in self.paused]:
             for switch in self._switches:
                 reasons.append(f"switch {switch.name}: {'paused' if switch.connected else switch.last_error}")
-        return [*reasons, *self._store.reasons, *self._outboxes.overflows]
+        return [*reasons, *self._store.watch.reasons, *self._outboxes.overflows]
 
     def problems(self) -> list[str]:
         """The reasons, and what a person has to mend although calls go on: keys that Redis refuses, documents

@@ -27,7 +27,7 @@ from esl_apps.store import documents, keys
 from esl_apps.store.connection import Command
 from esl_apps.store.documents import WrongVersion
 from esl_apps.store.ended_calls import EndedCalls
-from esl_apps.store.errors import NoAnswer, Reply, Unreadable
+from esl_apps.store.errors import Unreadable
 from esl_apps.store.essence import Essence, own_version, read_essence
 from esl_apps.store.gone_calls import End, GoneCalls
 from esl_apps.store.hourly_quota import HourlyQuota
@@ -35,6 +35,7 @@ from esl_apps.store.lenient_reads import LenientReads
 from esl_apps.store.list_trim import KEEP, ListTrim
 from esl_apps.store.paging import PAGE_BYTES, ReadCount
 from esl_apps.store.redis_client import Client
+from esl_apps.store.redis_watch import RedisWatch
 from esl_apps.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,6 @@ SCAN = 1000
 CANCELLED = 600
 #: Seconds for which it is known that a call was taken over: longer than a first leg rings.
 TAKEN = 600
-PING_EVERY = 1.0
-#: Seconds between pings while Redis is down or refuses.
-PING_AWAY = 0.2
 #: Seconds until a failed write is tried again.
 AGAIN = 0.5
 #: Seconds between two looks for calls that Redis has again.
@@ -61,7 +59,6 @@ _LISTED_MOST = 50_000
 #: The group of the calls' own keys.
 _CALLS = keys.call("*")
 _GONE_ON = keys.gone_on("*")
-_NO_ANSWER = NoAnswer().summary
 _CANCELLERS = {by.encode(): by for by in (terms.API, terms.SYSTEM)}
 
 
@@ -99,6 +96,7 @@ class CallStore:
         """The list in which Redis has a live call, unless it has lost it."""
         self._trim = ListTrim(now)
         self._writes = WriteBehind(client)
+        self.watch = RedisWatch(client, self._writes, self._is_back)
         self._gone = GoneCalls(client, self._live)
         self._wake = Flag()
         self._back = Flag()
@@ -107,98 +105,36 @@ class CallStore:
         self._writing = Semaphore()
         self._ended = EndedCalls()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._trouble: str | None = ""
-        """Why Redis can't be used, as its last ping found; None if it can, '' before the first ping."""
         self._refused = HourlyQuota("status")
         self.unanswered: dict[str, Essence] = {}
         """Calls that this process may have taken over: Redis didn't say."""
 
     def start(self) -> None:
-        self.check()
         self._greenlets = [
+            self.watch.start(),
             background.keep("calls_writing", self._write),
-            background.keep("redis_watch", self._watch),
             background.keep("gone_calls", self._watch_gone),
         ]
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)
-        if self.healthy:
+        if self.watch.healthy:
             # The next run would take them over.
             with suppress(StoreUnavailable):
                 self.remove_gone()
         self.flush()
 
     @property
-    def healthy(self) -> bool:
-        """Whether Redis took the last write, at most a second ago, and has kept the connection open since."""
-        return self._trouble is None and self._writes.refusal is None
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why no calls can be placed; empty if they can."""
-        if self._trouble is not None:
-            return [self._trouble or "redis: no answer"]
-        refusal = self._writes.refusal
-        return [] if refusal is None else [refusal.summary]
-
-    @property
     def faults(self) -> list[str]:
         """The keys that can't be written. Calls go on without them, but a person has to mend them."""
         return self._writes.faults
 
-    def check(self) -> bool:
-        """Write a key of its own: a full Redis and a read-only replica answer to PING."""
-        try:
-            self._client.set(keys.PING, "", ex=int(10 * PING_EVERY))
-        except StoreUnavailable as error:
-            self._away(error)
-        else:
-            if self._trouble is not None:
-                refused, self._trouble = self._trouble not in ("", _NO_ANSWER), None
-                self._listed.clear()
-                if refused:
-                    log.info("redis_write_accepted", extra={"key": keys.PING})
-                # Other nodes must learn soon which calls have ended.
-                self._writes.hurry()
-                self._wake.set()
-                self._back.set()
-                self._on_back()
-        return self.healthy
-
-    def _away(self, error: Exception) -> None:
-        trouble = error.summary if isinstance(error, StoreUnavailable) else _NO_ANSWER
-        if trouble != self._trouble and isinstance(error, Reply):
-            log.warning("redis_write_refused", extra={"key": keys.PING, "reason": str(error)})
-        elif self._trouble not in (trouble, ""):
-            log.warning("redis_lost", extra={"reason": str(error)})
-        self._trouble = trouble
-
-    def _watch(self) -> None:
-        while True:
-            try:
-                closed = self._wait()
-                self.check()
-            except Exception as error:
-                # Keep watching, whatever was raised: otherwise this node never sees Redis come back.
-                log.exception("redis_watch_failed")
-                self._away(error)
-                closed = True
-            if closed:
-                # Back off, or a Redis that drops every connection is polled in a tight loop.
-                gevent.sleep(PING_AWAY)
-
-    def _wait(self) -> bool:
-        """Wait a second, or until Redis closes an idle connection (True). A killed Redis is thus noticed at once, and
-        the next request dials nothing."""
-        if not self.healthy:
-            gevent.sleep(PING_AWAY)
-            return False
-        try:
-            return bool(self._client.closes_within(PING_EVERY))
-        except StoreUnavailable as error:
-            self._away(error)
-            return True
+    def _is_back(self) -> None:
+        # Redis may have lost the lists.
+        self._listed.clear()
+        self._wake.set()
+        self._back.set()
+        self._on_back()
 
     # Calls --------------------------------------------------------------------------------------------
 

@@ -235,7 +235,7 @@ class Bench:
             show_legs(switch)
         self.folder = folder
         self._dead = False
-        self.services.store.check()
+        self.services.store.watch.check()
         self.redis.asked = 0
 
     @property

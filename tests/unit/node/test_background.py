@@ -139,6 +139,7 @@ STARTS: dict[str, Callable[[Bench], Callable[[], object]]] = {
     "MetricHistory": start_part(lambda bench: MetricHistory(bench.services.metrics.registry.collect)),
     "Outbox": start_outbox,
     "RecordExpiry": start_part(lambda bench: RecordExpiry(bench.services)),
+    "RedisWatch": start("store"),
     "Reporter": start_part(lambda bench: Reporter(bench.services)),
     "Server": serve_http,
     "Supervisor": supervise,

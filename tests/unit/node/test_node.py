@@ -138,7 +138,7 @@ def test_node_metrics_name_its_versions(node: Node) -> None:
 def test_node_metrics_show_whether_calls_are_taken(node: Node, config: Config) -> None:
     assert (sample(node, "esl_apps_ready"), sample(node, "esl_apps_redis_up")) == (1.0, 1.0)
     assert sample(node, "esl_apps_max_calls") == config.node.max_calls
-    node.services.store._trouble = "redis: no answer"
+    node.services.store.watch._trouble = "redis: no answer"
     assert (sample(node, "esl_apps_ready"), sample(node, "esl_apps_redis_up")) == (0.0, 0.0)
 
 

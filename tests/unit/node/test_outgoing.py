@@ -77,7 +77,7 @@ def full(bench: Bench) -> str:
 
 def without_redis(bench: Bench) -> str:
     bench.redis.break_after(0)
-    bench.services.store.check()
+    bench.services.store.watch.check()
     return "redis: no answer"
 
 

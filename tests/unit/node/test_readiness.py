@@ -22,7 +22,7 @@ def test_readiness_node_with_all_its_parts_takes_calls(bench: Bench) -> None:
 def test_readiness_names_every_reason(build: Build) -> None:
     bench = build(switches=("fs1", "fs2"))
     bench.services.readiness.draining = True
-    bench.services.store._away(NoAnswer("redis: gone"))
+    bench.services.store.watch._away(NoAnswer("redis: gone"))
     assert bench.services.readiness.reasons() == [
         "draining",
         "switch fs1: not connected yet",
@@ -75,7 +75,7 @@ def test_readiness_names_what_redis_refuses(bench: Bench) -> None:
     ]
     assert readiness.reasons() == []
     # All of them: nothing can be placed.
-    store._away(refusal("OOM command not allowed when used memory > 'maxmemory'."))
+    store.watch._away(refusal("OOM command not allowed when used memory > 'maxmemory'."))
     assert readiness.reasons() == ["redis: OOM, its memory is full"]
 
 

@@ -29,12 +29,12 @@ def test_services_hold_the_places_of_calls_once_redis_is_back(bench: Bench) -> N
     """It came back empty. The next renewal is due in ten seconds."""
     usage, store = bench.services.usage, bench.services.store
     assert usage.enter("acme:u1", 1, "up")
-    store.check()
+    store.watch.check()
     bench.redis.break_after(0)
-    store.check()
+    store.watch.check()
     bench.redis_server.client.flushall()
     bench.redis.mend()
-    assert store.check()
+    assert store.watch.check()
     assert not usage.enter("acme:u1", 1, "another")
 
 

@@ -200,17 +200,6 @@ def test_call_that_could_not_be_written_is_kept(redis: RedisServer) -> None:
     assert CallStore(redis_client.connect(redis.url)).call(one["call_ref"]) == one
 
 
-def test_health_follows_redis() -> None:
-    server = RedisServer()
-    store = CallStore(redis_client.connect(server.url))
-    assert store.check()
-    server.kill()
-    assert not store.check()
-    server.start()
-    assert store.check()
-    server.close()
-
-
 def test_call_of_a_process_that_is_no_member_waits(redis: RedisServer) -> None:
     """When the process dies, others look only for the calls of members."""
     client = redis_client.connect(redis.url)
@@ -343,31 +332,18 @@ class FaultyClient(SlowClient):
 
 def test_greenlets_go_on_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a chaos run the writer had died, and no other node learnt of this one's calls any more."""
-    monkeypatch.setattr("esl_apps.store.calls.PING_EVERY", 0.01)
-    monkeypatch.setattr("esl_apps.store.calls.PING_AWAY", 0.01)
+    monkeypatch.setattr("esl_apps.store.redis_watch.PING_EVERY", 0.01)
+    monkeypatch.setattr("esl_apps.store.redis_watch.PING_AWAY", 0.01)
     monkeypatch.setattr("esl_apps.store.calls.AGAIN", 0.01)
     client = FaultyClient()
     store = CallStore(client)
     store.start()
     one = save(store, call("bridged"))
     with gevent.Timeout(10):
-        while client.faults or not store.healthy or keys.call(one["call_ref"]) not in client.stored:
+        while client.faults or not store.watch.healthy or keys.call(one["call_ref"]) not in client.stored:
             gevent.sleep(0.01)
     assert not any(greenlet.dead for greenlet in store._greenlets)
     store.stop()
-
-
-def test_store_notices_at_once_that_redis_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its idle connection: the next check is in an hour."""
-    monkeypatch.setattr("esl_apps.store.calls.PING_EVERY", 3600.0)
-    server = RedisServer()
-    store = CallStore(redis_client.connect(server.url), BOOT)
-    store.start()
-    eventually(lambda: store.healthy)
-    server.kill()
-    eventually(lambda: not store.healthy)
-    store.stop()
-    server.close()
 
 
 def test_call_that_cannot_be_read_is_none(store: CallStore, caplog: pytest.LogCaptureFixture) -> None:
@@ -381,16 +357,6 @@ def test_call_that_cannot_be_read_is_none(store: CallStore, caplog: pytest.LogCa
     assert store.live([BOOT]) == {BOOT: []}
     assert store.essence(one["call_ref"], [BOOT]) is None
     assert len(caplog.records) == 4
-
-
-def test_health_is_lost_when_redis_closes_its_line() -> None:
-    server = RedisServer()
-    store = CallStore(redis_client.connect(server.url))
-    assert store.check()
-    server.kill()
-    assert store._wait()
-    assert not store.healthy
-    server.close()
 
 
 # A Redis that refuses -----------------------------------------------------------------------------------
@@ -413,12 +379,12 @@ def later(store: CallStore) -> None:
 def test_index_of_another_type_holds_up_no_other_call(own: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     own.client.set(keys.calls("acme"), "text")
     store = CallStore(redis_client.connect(own.url), BOOT)
-    assert store.check()
+    assert store.watch.check()
     made = [save(store, call("bridged", integrator=name)) for name in ("acme", "beta") * 50]
     store.flush()
     assert store.faults == ["redis: esl_apps:calls:acme: WRONGTYPE, a key is of another type"]
-    assert store.check()
-    assert store.reasons == []
+    assert store.watch.check()
+    assert store.watch.reasons == []
     # Each call can be read, other nodes know all of them, and the other integrator's list is whole.
     reader = CallStore(redis_client.connect(own.url), "another")
     assert [reader.call(one["call_ref"]) for one in made] == made
@@ -436,17 +402,17 @@ def test_index_of_another_type_holds_up_no_other_call(own: RedisServer, caplog: 
 def test_full_redis_is_not_ready_and_then_gets_all(own: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     backs: list[str] = []
     store = CallStore(redis_client.connect(own.url), BOOT, lambda: backs.append("back"))
-    assert store.check()
+    assert store.watch.check()
     own.client.config_set("maxmemory", "1")
     one = save(store, call("bridged"))
     assert not store.flush()
-    assert not store.healthy
-    assert store.reasons == ["redis: OOM, its memory is full"]
-    assert not store.check()
+    assert not store.watch.healthy
+    assert store.watch.reasons == ["redis: OOM, its memory is full"]
+    assert not store.watch.check()
     assert store.call(one["call_ref"]) == one
     own.client.config_set("maxmemory", "0")
     later(store)
-    assert store.check()
+    assert store.watch.check()
     assert CallStore(redis_client.connect(own.url)).call(one["call_ref"]) == one
     # Live calls are written again: what waits is bounded, and something may have been dropped.
     assert backs == ["back", "back"]
@@ -467,24 +433,24 @@ def test_call_that_goes_back_is_not_written_later(own: RedisServer) -> None:
 def test_replica_is_not_ready(own: RedisServer) -> None:
     store = CallStore(redis_client.connect(own.url), BOOT)
     own.client.replicaof("127.0.0.1", free_port())
-    assert not store.check()
-    assert store.reasons == ["redis: READONLY, a read-only replica"]
+    assert not store.watch.check()
+    assert store.watch.reasons == ["redis: READONLY, a read-only replica"]
     own.client.replicaof("NO", "ONE")
-    assert store.check()
-    assert store.reasons == []
+    assert store.watch.check()
+    assert store.watch.reasons == []
 
 
 def test_user_without_a_right_is_not_ready(own: RedisServer) -> None:
     store = CallStore(redis_client.connect(own.url), BOOT)
-    assert store.check()
+    assert store.watch.check()
     own.client.execute_command("ACL", "SETUSER", "default", "-zadd")
     save(store, call("bridged"))
     assert not store.flush()
-    assert store.check() is False
-    assert store.reasons == ["redis: NOPERM, its user lacks a right"]
+    assert store.watch.check() is False
+    assert store.watch.reasons == ["redis: NOPERM, its user lacks a right"]
     own.client.execute_command("ACL", "SETUSER", "default", "+zadd")
     later(store)
-    assert store.check()
+    assert store.watch.check()
 
 
 def test_keys_of_another_type_hide_no_other_call(store: CallStore, caplog: pytest.LogCaptureFixture) -> None:
@@ -557,8 +523,8 @@ def test_call_is_listed_once_and_again_by_a_redis_that_was_lost(store: CallStore
     save(store, {**one, "state": "bridged"})
     store.flush()
     assert listed(store) == []
-    monkeypatch.setattr(store, "_trouble", "redis: no answer")
-    store.check()
+    monkeypatch.setattr(store.watch, "_trouble", "redis: no answer")
+    store.watch.check()
     save(store, {**one, "state": "bridged"})
     store.flush()
     assert listed(store) == [one["call_ref"]]
@@ -624,18 +590,18 @@ def test_ended_call_that_redis_has_again_ends_there_too(store: CallStore, caplog
 
 def test_ended_call_goes_once_redis_is_back(store: CallStore) -> None:
     ended = lost_end(store, save(store, call("bridged")))
-    store._trouble = "redis: no answer"
+    store.watch._trouble = "redis: no answer"
     watching = gevent.spawn(store._watch_gone)
     gevent.sleep(0.01)
     assert in_redis(store) == {ended["call_ref"]}
-    store.check()
+    store.watch.check()
     eventually(lambda: in_redis(store) == set())
     watching.kill()
 
 
 def test_ended_call_is_not_left_to_the_next_run(store: CallStore) -> None:
     ended = lost_end(store, save(store, call("bridged")))
-    store.check()
+    store.watch.check()
     store.stop()
     assert in_redis(store) == set()
     assert store.call(ended["call_ref"]) == ended
