@@ -254,6 +254,21 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
             raise Gone("the channel hung up", hung_up=True)
         self.post_raw(wire.execute(app, arg, UNHEARD, lock=lock))
 
+    def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
+        self.post_execute("hangup", cause)
+
+    def multiset(self, variables: Mapping[str, str]) -> None:
+        """Set many variables in one execute, which takes one tick of the switch instead of one each (hazard 8).
+
+        :raises ValueError: every separator occurs in some value.
+        """
+        used = "".join(variables.values())
+        between = next((mark for mark in "|~!;" if mark not in used), None)
+        if between is None:
+            raise ValueError("no separator is left for these channel variables")
+        pairs = between.join([f"{name}={value}" for name, value in variables.items()])
+        self.post_execute("multiset", f"^^{between}{pairs}", lock=True)
+
     def finish(self, completion: Completion, timeout: float | None) -> Event:
         """Wait for an application's end.
 
@@ -307,7 +322,7 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
         self.on_event = self.on_keys = None
         self.event_handlers = {}
 
-    # greenswitch's names ------------------------------------------------------------------------------
+    # For code written for greenswitch; nothing of ours calls these ------------------------------------
 
     def call_command(
         self, app_name: str, app_args: str | None = None, block: bool = False, response_timeout: float | None = None
@@ -320,21 +335,6 @@ class OutboundSession(GreenswitchSession):  # type: ignore[misc]
 
     def answer(self) -> Event:
         return self.finish(self.execute("answer"), REPLY_TIMEOUT)
-
-    def hangup(self, cause: str = "NORMAL_CLEARING") -> None:
-        self.post_execute("hangup", cause)
-
-    def multiset(self, variables: Mapping[str, str]) -> None:
-        """Set many variables in one execute, which takes one tick of the switch instead of one each (hazard 8).
-
-        :raises ValueError: every separator occurs in some value.
-        """
-        used = "".join(variables.values())
-        between = next((mark for mark in "|~!;" if mark not in used), None)
-        if between is None:
-            raise ValueError("no separator is left for these channel variables")
-        pairs = between.join([f"{name}={value}" for name, value in variables.items()])
-        self.post_execute("multiset", f"^^{between}{pairs}", lock=True)
 
     def myevents(self) -> None:
         self.send("myevents")
