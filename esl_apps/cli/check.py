@@ -22,8 +22,7 @@ from esl_apps.config.model import Config, Disa, sections
 from esl_apps.config.problems import ConfigError
 from esl_apps.config.spending import Limits
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import ReplyError, SwitchFailed
 from esl_apps.esl.switch import Switch
 from esl_apps.net import tls
 from esl_apps.net.address import is_loopback, split_address
@@ -137,7 +136,7 @@ def _switch(config: Config, switch: Switch, address: str) -> Iterator[Result]:
         yield from _callers(switch)
         if any(integrator.phone for integrator in config.integrators):
             yield from _browsers(switch)
-    except (SwitchUnavailable, ReplyError) as error:
+    except SwitchFailed as error:
         yield Result(what, FAIL, str(error))
     finally:
         switch.stop()

@@ -12,8 +12,16 @@ from esl_apps.esl.greenswitch_base import NotConnectedError
 from esl_apps.esl.wire import Event
 
 
-class SwitchUnavailable(NotConnectedError):  # type: ignore[misc]
+class SwitchFailed(Exception):
+    """The switch hasn't done what it was asked to, or may not have."""
+
+
+class SwitchUnavailable(SwitchFailed, NotConnectedError):  # type: ignore[misc]
     """The switch isn't connected, or didn't answer in time."""
+
+
+class ReplyError(SwitchFailed):
+    """The switch answered ``-ERR``. ``str()`` is its text."""
 
 
 class Job:

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from esl_apps.core import dialstring
-from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import SwitchFailed
 from esl_apps.esl.switch import REPLY_TIMEOUT, Switch
 
 #: FreeSWITCH's answer for a variable that isn't set.
@@ -39,5 +38,5 @@ def set_variables(switch: Switch, leg: str, variables: Mapping[str, str], plan: 
 
 def try_api(switch: Switch, command: str) -> None:
     """Send a command that may fail: its leg may have left."""
-    with suppress(SwitchUnavailable, ReplyError):
+    with suppress(SwitchFailed):
         switch.api(command)

@@ -22,6 +22,7 @@ from gevent import socket
 from esl_apps.core.dialstring import UNHEARD
 from esl_apps.core.terms import SECRET_VARIABLE
 from esl_apps.esl import wire
+from esl_apps.esl.answers import ReplyError
 from esl_apps.esl.greenswitch_base import GreenswitchSession, OutboundSessionHasGoneAway
 from esl_apps.esl.proof import Proof
 from esl_apps.esl.wire import EVENT_PLAIN, KEYS, Event, Framer, FramingError
@@ -66,10 +67,6 @@ class Silent(TimeoutError):
 
 class Unservable(Exception):
     """The channel has to be hung up. ``str()`` says why."""
-
-
-class ReplyError(Exception):
-    """The switch answered ``-ERR``. ``str()`` is its text."""
 
 
 class Completion:

@@ -22,9 +22,8 @@ from gevent.lock import Semaphore
 
 from esl_apps.core.reference import new_job
 from esl_apps.esl import wire
-from esl_apps.esl.answers import NO_WAITER, Job, NoWaiter, SwitchUnavailable
+from esl_apps.esl.answers import NO_WAITER, Job, NoWaiter, ReplyError, SwitchUnavailable
 from esl_apps.esl.greenswitch_base import GreenswitchInbound, NotConnectedError
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.net.address import plain

@@ -25,9 +25,8 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import why_not_change
 from esl_apps.core.reference import new_ref
 from esl_apps.esl import wire
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.answers import ReplyError, SwitchUnavailable
 from esl_apps.esl.leg_commands import variable
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from esl_apps.node.calls import Calls

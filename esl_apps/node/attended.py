@@ -31,9 +31,8 @@ from esl_apps.core.billing import note_parting
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.answers import ReplyError, SwitchFailed, SwitchUnavailable
 from esl_apps.esl.leg_commands import try_api, variable
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.wire import Event
 from esl_apps.node import presence
 from esl_apps.node.acting import customer, leg_of, recorded_leg
@@ -110,7 +109,7 @@ class Attended:
                 gevent.sleep(_ONCE_MORE)
                 if variable(live.switch, leg, "transfer_to").startswith(_BLIND):
                     return
-        except (SwitchUnavailable, ReplyError):
+        except SwitchFailed:
             # The leg has left.
             return
         self._refer(live, leg)
@@ -130,7 +129,7 @@ class Attended:
             log.info("transfer_refused", extra={"call_ref": attempt.call_ref, "reason": undone.message})
             attempt.note("transfer_refused", undone.message)
             attempt.save()
-        except (SwitchUnavailable, ReplyError) as error:
+        except SwitchFailed as error:
             log.info("transfer_refused", extra={"call_ref": attempt.call_ref, "reason": str(error)})
 
     def _end(self, live: Live, leg: str) -> None:
@@ -269,7 +268,7 @@ class Attended:
     def _hold_again(self, live: Live) -> None:
         """Undo :meth:`_end_hold`."""
         if live.attempt.held:
-            with suppress(SwitchUnavailable, ReplyError):
+            with suppress(SwitchFailed):
                 self._services.acting.play_music(live)
 
     def _undo(self, live: Live) -> None:

@@ -22,10 +22,9 @@ from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Call, Ended, Leg
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import wire
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.answers import ReplyError, SwitchFailed, SwitchUnavailable
 from esl_apps.esl.leg_commands import is_up
 from esl_apps.esl.legs import leg_of
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
@@ -353,7 +352,7 @@ class Calls:
         """Hang up the B-legs of a session, if its switch can be reached."""
         try:
             switch.api(f"hupall NORMAL_CLEARING esl_bleg {session_ref}")
-        except (SwitchUnavailable, ReplyError, wire.CommandError) as error:
+        except (SwitchFailed, wire.CommandError) as error:
             log.warning("hupall_refused", extra={"session_ref": session_ref, "reason": str(error)})
 
     def _reap_all(self, switch: Switch, refs: set[str]) -> None:
@@ -465,7 +464,7 @@ class Calls:
                 asked = time.monotonic()
                 alive = is_up(switch, uuid)
                 parked = alive and is_parked(self.census.legs(switch, asked).get(ref, []), _IDLE)
-            except (SwitchUnavailable, ReplyError):
+            except SwitchFailed:
                 # Writing to a connection that has just broken fails at once. Pause, or the greenlet that reads the
                 # connection never runs to notice the break.
                 gevent.sleep(0.05)

@@ -11,8 +11,7 @@ import msgspec
 from gevent.lock import Semaphore
 
 from esl_apps.core.terms import IN_PLACE
-from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import ReplyError, SwitchFailed
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import EVENT_PLAIN, CommandError, Event
 from esl_apps.process import background
@@ -30,7 +29,7 @@ class Census:
         """All legs by ``esl_call_ref``, not older than ``asked``. Calls that ask at about the same time share one
         census, which costs a command per leg.
 
-        :raises SwitchUnavailable: :raises ReplyError:
+        :raises SwitchFailed:
         """
         with self._counting:
             counted, found = self._counted.get(switch.name, (-1.0, {}))
@@ -78,7 +77,7 @@ class Strangers:
             # The switch lists a channel some time after it has made it.
             past = [number for number, until in sought.items() if until < time.monotonic()]
             # ValueError: a list that can't be read.
-            with suppress(SwitchUnavailable, ReplyError, ValueError):
+            with suppress(SwitchFailed, ValueError):
                 _hang_up(switch, sought)
             for number in past:
                 if sought[number] < time.monotonic():
@@ -87,7 +86,7 @@ class Strangers:
 
 
 def _hang_up(switch: Switch, numbers: Collection[str]) -> None:
-    """:raises SwitchUnavailable: :raises ReplyError:"""
+    """:raises SwitchFailed:"""
     listed = msgspec.json.decode(switch.api("show channels as json"))
     for row in listed.get("rows", ()):
         if row["dest"] in numbers:

@@ -17,8 +17,7 @@ from esl_apps.core.limits import SYSTEM, Level
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.tickets import Payments
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import SwitchFailed
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import CommandError
 from esl_apps.node.live import Live
@@ -63,7 +62,7 @@ def cut_on(switches: Sequence[Switch], calls: Mapping[str, Live]) -> Callable[[C
 def _order(switch: Switch, commands: list[str]) -> None:
     for command in commands:
         # The next beat repeats it, and a leg that is already gone needs no hang-up.
-        with suppress(SwitchUnavailable, ReplyError):
+        with suppress(SwitchFailed):
             try:
                 switch.api(command)
             except CommandError as error:

@@ -45,9 +45,8 @@ from esl_apps.core.billing import divide_leg, note_parting, share_of
 from esl_apps.core.call_fields import Before
 from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.answers import SwitchFailed
 from esl_apps.esl.leg_commands import is_up, set_variables, try_api, variable
-from esl_apps.esl.session import ReplyError
 from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
@@ -144,7 +143,7 @@ class Consulting:
     def _move(self, live: Live, new: TransferCall, leg: str, held: str) -> None:
         """Take both legs out of their bridge: one comes to a node, the other one hears music.
 
-        :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
+        :raises SwitchFailed: the switch doesn't do it.
         """
         old, switch, transferring = live.attempt, live.switch, self._transferring
         limit = f"+{transferring.left(old)} ALLOTTED_TIMEOUT"
@@ -260,7 +259,7 @@ class Consulting:
         steps = f"m:^:{recording}set:esl_call_ref={asked.next}^intercept:{asked.held}^hangup:NORMAL_CLEARING"
         try:
             set_variables(switch, leg, {}, {_WAY: f"'{steps}':inline"})
-        except (SwitchUnavailable, ReplyError) as error:
+        except SwitchFailed as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
 
     def _tell_parted(self, ref: str, parted: Action) -> None:
@@ -320,7 +319,7 @@ class Consulting:
         """Whether the leg that asked belongs to this call again."""
         switch = self._services.switch_pool.find(attempt.switch)
         if switch is not None and attempt.aleg_uuid:
-            with suppress(SwitchUnavailable, ReplyError):
+            with suppress(SwitchFailed):
                 return variable(switch, attempt.aleg_uuid, "esl_call_ref") == ref
         return False
 
@@ -383,7 +382,7 @@ class Consulting:
         divide_leg(old, new.attempt, stays)
         new.attempt.save()
         if recorded:
-            with suppress(Undone, SwitchUnavailable, ReplyError):
+            with suppress(Undone, SwitchFailed):
                 self._services.acting.start_recording(new)
                 talk.record(new.attempt, talk.ON, node_clock.now())
         self._following.follow(new)
@@ -412,7 +411,7 @@ class Consulting:
                 set_variables(live.switch, held, identity)
                 live.switch.api(f"uuid_setvar {held} esl_bleg")
                 set_variables(live.switch, action.leg, identity)
-        except (SwitchUnavailable, ReplyError) as error:
+        except SwitchFailed as error:
             log.warning("transfer_failed", extra={"call_ref": attempt.call_ref, "reason": str(error)})
         # The new party's leg was counted in the consultation, perhaps by another node. Pay for it from now on.
         charges = [] if action.shared is None else joined.charges(old.charges_of(held))
@@ -474,7 +473,7 @@ class Consulting:
         new = record.get("transferred_to")
         if new is not None:
             leg, held = "", leg_of(attempt, other_party(attempt.consults or terms.AGENT))
-            with suppress(SwitchUnavailable, ReplyError):
+            with suppress(SwitchFailed):
                 leg = variable(live.switch, held, "bridge_uuid")
             if not leg:
                 # They may have hung up since.
@@ -487,6 +486,6 @@ class Consulting:
         return replace(action, seconds=ago)
 
     def _is_up(self, live: Live, party: str) -> bool:
-        with suppress(SwitchUnavailable, ReplyError):
+        with suppress(SwitchFailed):
             return is_up(live.switch, leg_of(live.attempt, party))
         return False

@@ -24,10 +24,9 @@ from esl_apps.core.billing import note_legs, note_parting
 from esl_apps.core.call import Ended, Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.unavailable import StoreUnavailable
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.answers import SwitchFailed
 from esl_apps.esl.leg_commands import is_up
 from esl_apps.esl.legs import leg_of, telling
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch_cdr import FRESH, WRITTEN
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import is_parked
@@ -105,7 +104,7 @@ class Following:
                 return
             try:
                 legs = self._services.calls.census.legs(switch, asked).get(ref, [])
-            except (SwitchUnavailable, ReplyError):
+            except SwitchFailed:
                 # Let the greenlet that reads the connection run, as in ``Calls.find_end``.
                 gevent.sleep(0.05)
                 continue
@@ -291,7 +290,7 @@ class Following:
         for cdr in self._services.switch_cdr.legs(asked.next):
             if cdr.uuid == attempt.bleg_uuid and cdr.event.var("last_bridge_to") == asked.held:
                 return True
-        with suppress(SwitchUnavailable, ReplyError):
+        with suppress(SwitchFailed):
             return is_up(live.switch, attempt.bleg_uuid)
         return False
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 
 from esl_apps.apps.ringing import Rang
 from esl_apps.core import causes
-from esl_apps.esl.answers import Job, SwitchUnavailable
+from esl_apps.esl.answers import Job, SwitchFailed, SwitchUnavailable
 from esl_apps.esl.legs import leg_of, telling, unreachable
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census
@@ -127,7 +126,7 @@ class SwitchLine:
         live = self._live
         try:
             listed = self._census.legs(live.switch, time.monotonic()).get(live.attempt.call_ref, [])
-        except (SwitchUnavailable, ReplyError):
+        except SwitchFailed:
             return
         for uuid in set(live.rang) - live.ends.keys() - {leg.uuid for leg in listed}:
             event = self._find_cdr(live.attempt.call_ref, uuid)
@@ -143,7 +142,7 @@ class SwitchLine:
 
         try:
             listed = heard() or self._census.legs(live.switch, time.monotonic()).get(live.attempt.call_ref)
-        except (SwitchUnavailable, ReplyError):
+        except SwitchFailed:
             return False
         return not listed and not heard()
 

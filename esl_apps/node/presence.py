@@ -18,9 +18,8 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import is_with
 from esl_apps.core.dialstring import Endpoints, mark_of
 from esl_apps.core.numbers import Number
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.answers import ReplyError, SwitchFailed, SwitchUnavailable
 from esl_apps.esl.leg_commands import is_up, variable
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.node.calls import Calls
 from esl_apps.process import background
@@ -123,7 +122,7 @@ def look(
 def legs(switch: Switch, agent: Number) -> Iterator[str]:
     """Yield the UUIDs of the legs of an agent's own phones on a switch.
 
-    :raises SwitchUnavailable, ReplyError: it doesn't say.
+    :raises SwitchFailed: it doesn't say.
     """
     question = _Question(agent.dialled, None, "", _PATIENT)
     yield from (channel.uuid for channel in question.channels(switch))
@@ -154,7 +153,7 @@ class _Question:
 
     def ask(self, switch: Switch) -> _Said:
         said = _Said()
-        with suppress(SwitchUnavailable, ReplyError, msgspec.MsgspecError):
+        with suppress(SwitchFailed, msgspec.MsgspecError):
             if self._contact is not None:
                 said.registered = not self._api(switch, f"sofia_contact {self._contact}").startswith("error/")
             # The list lags behind: it has calls of a moment ago that have ended.
@@ -167,7 +166,7 @@ class _Question:
     def channels(self, switch: Switch) -> Iterator[_Channel]:
         """Yield the channels of the agent's own phones, those that have just ended included.
 
-        :raises SwitchUnavailable, ReplyError, MsgspecError: the switch doesn't list them.
+        :raises SwitchFailed, MsgspecError: the switch doesn't list them.
         """
         listed = self._api(switch, f"show channels like %{mark_of(self._agent)}% as json")
         return self._theirs(switch, msgspec.json.decode(listed, type=_Channels).rows)

@@ -32,10 +32,9 @@ from esl_apps.core.numbers import Number
 from esl_apps.core.order import IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.core.versions import CHANNEL_VARIABLES
-from esl_apps.esl.answers import SwitchUnavailable
+from esl_apps.esl.answers import SwitchFailed, SwitchUnavailable
 from esl_apps.esl.leg_commands import set_variables, try_api, variable
 from esl_apps.esl.legs import leg_now
-from esl_apps.esl.session import ReplyError
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import EVENT_PLAIN, Event
 from esl_apps.node.acting import customer, leg_of, recorded_leg
@@ -129,7 +128,7 @@ class Transferring:
             try:
                 if variable(live.switch, leg, "bridge_uuid"):
                     return
-            except (SwitchUnavailable, ReplyError):
+            except SwitchFailed:
                 return
             gevent.sleep(_LOOK)
 
@@ -138,7 +137,7 @@ class Transferring:
         told = {}
         for party in (terms.AGENT, terms.CALLEE):
             leg = leg_of(live.attempt, party)
-            with suppress(SwitchUnavailable, ReplyError):
+            with suppress(SwitchFailed):
                 live.switch.api(f"uuid_set_media_stats {leg}")
                 dump = live.switch.api(f"uuid_dump {leg}")
                 told[party] = leg_now(Event(b"", dump.encode(), EVENT_PLAIN), live.clock)
@@ -198,7 +197,7 @@ class Transferring:
                 services.store.flush()
                 move()
                 done = True
-            except (SwitchUnavailable, ReplyError) as error:
+            except SwitchFailed as error:
                 # If only the answer to the last command is missing, the leg comes.
                 done = isinstance(error, SwitchUnavailable) and line.comes(_COMES)
                 if not done:
@@ -228,7 +227,7 @@ class Transferring:
     def _rename(self, live: Live, leg: str) -> None:
         """Have legs that weren't moved be the first call's again. ``leg``: the one that was to be moved."""
         old = live.attempt
-        with suppress(SwitchUnavailable, ReplyError):
+        with suppress(SwitchFailed):
             set_variables(live.switch, leg, self.identity(old))
             live.switch.api(f"uuid_setvar {old.bleg_uuid} esl_bleg {old.session_ref}")
 
@@ -239,7 +238,7 @@ class Transferring:
         before it is moved, too. One that only waited for the other's thread then hangs up, so it goes first. The one
         whose thread it is would go on with its dialplan, or hang up, and parks instead.
 
-        :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
+        :raises SwitchFailed: the switch doesn't do it.
         """
         second, to, first_to = (held, steps, FIRST) if _WAITS in switch.api(f"uuid_dump {leg}") else (leg, FIRST, steps)
         switch.api(f"uuid_setvar {second} park_after_bridge true")
@@ -305,7 +304,7 @@ class Transferring:
     def untime(self, switch: Switch, new: Attempt, *legs: str) -> None:
         """Cancel the hang-ups of legs that go on to an emergency number: each was scheduled for an earlier call.
 
-        :raises SwitchUnavailable, ReplyError: the switch doesn't do it.
+        :raises SwitchFailed: the switch doesn't do it.
         """
         for leg in legs if new.is_emergency else ():
             switch.api(f"sched_del {leg}")
@@ -316,7 +315,7 @@ class Transferring:
             try_api(live.switch, f"sched_hangup +{self.left(live.attempt)} {leg} ALLOTTED_TIMEOUT")
 
     def _move(self, live: Live, new: Attempt, leg: str) -> None:
-        """Take a leg out of its bridge. :raises SwitchUnavailable, ReplyError: the switch doesn't do it."""
+        """Take a leg out of its bridge. :raises SwitchFailed: the switch doesn't do it."""
         old, switch = live.attempt, live.switch
         set_variables(switch, leg, {**self.identity(new), "hangup_after_bridge": "true"}, self._plan(old.language))
         # The leg that leaves may end after the new call has begun, which hears of its session's B-legs.

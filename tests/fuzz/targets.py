@@ -30,7 +30,8 @@ from esl_apps.core.order import CONTACT_REF_LENGTH, IntegratorRules
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import session as session_module
 from esl_apps.esl import switch_cdr, wire
-from esl_apps.esl.session import Gone, OutboundSession, ReplyError
+from esl_apps.esl.answers import ReplyError
+from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event, Framer, FramingError
 from esl_apps.http.autodial import read_order

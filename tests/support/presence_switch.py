@@ -6,7 +6,7 @@ import json
 
 import gevent
 
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import ReplyError
 
 CONTACT = "sofia/internal/sip:1000@192.0.2.7:5060"
 NOBODY = "error/user_not_registered"

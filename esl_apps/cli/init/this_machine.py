@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import SwitchFailed
 from esl_apps.esl.switch import Switch
 
 #: Where packages and builds from source keep their configuration.
@@ -108,7 +107,7 @@ def _asked(machine: Machine) -> Machine:
             gateways=list(_gateways(switch.api("sofia status"))),
             writes_cdrs=switch.api("module_exists mod_json_cdr").strip() == "true",
         )
-    except (SwitchUnavailable, ReplyError):
+    except SwitchFailed:
         return replace(machine, answers=True)
     finally:
         switch.stop()

@@ -24,9 +24,10 @@ from esl_apps.core.call import CallEnded, Leg
 from esl_apps.core.number_text import presented
 from esl_apps.esl import switch as switch_module
 from esl_apps.esl import wire
+from esl_apps.esl.answers import ReplyError
 from esl_apps.esl.channel import Channel
 from esl_apps.esl.server import OutboundServer
-from esl_apps.esl.session import Gone, OutboundSession, ReplyError
+from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event, Framer
 from tests.support.captures import recorded

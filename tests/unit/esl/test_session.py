@@ -18,7 +18,8 @@ from gevent import socket
 from greenswitch.esl import OutboundSession as GreenswitchSession
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from esl_apps.esl.session import Gone, OutboundSession, ReplyError
+from esl_apps.esl.answers import ReplyError
+from esl_apps.esl.session import Gone, OutboundSession
 from esl_apps.esl.wire import Event
 from tests.support.peer import (
     OTHER_UUID,

@@ -11,8 +11,7 @@ import gevent
 import pytest
 
 from esl_apps.esl import switch as switch_module
-from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import ReplyError, SwitchUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from tests.support.peer import (

@@ -9,8 +9,7 @@ import pytest
 
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.dialstring import Endpoints
-from esl_apps.esl.answers import SwitchUnavailable
-from esl_apps.esl.session import ReplyError
+from esl_apps.esl.answers import ReplyError, SwitchUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.node import presence
 from esl_apps.node.presence import Presence
