@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,6 +33,12 @@ class _Content(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
     scopes: list[str]
 
 
+class ReadToken(NamedTuple):
+    token: Token
+    expires: int
+    """Unix seconds."""
+
+
 class AgentTokens:
     """The agent tokens of one integrator. ``issuers``: the tokens of the configuration, each with its own key."""
 
@@ -45,8 +52,8 @@ class AgentTokens:
         content = _encoded(msgspec.json.encode(_Content(agent, expires, list(scopes))))
         return f"{_PREFIX}{content}.{_signature(key, content)}"
 
-    def read(self, text: str) -> tuple[Token, int] | None:
-        """Return the token that a text is, and when it expires (Unix seconds); None if it isn't one of ours."""
+    def read(self, text: str) -> ReadToken | None:
+        """Return the token that a text is; None if it isn't one of ours."""
         content, dot, signature = text.removeprefix(_PREFIX).partition(".")
         if not text.startswith(_PREFIX) or not dot or len(text) > _LONGEST_TEXT:
             return None
@@ -65,7 +72,7 @@ class AgentTokens:
         opens = frozenset(OWN[scope] for scope in scopes if scope in OWN)
         digest = hashlib.sha256(text.encode()).digest()
         name = f"{signer.name} for agent {signed.agent}"
-        return Token(digest, opens, name, signed.agent, signer.digest), signed.expires
+        return ReadToken(Token(digest, opens, name, signed.agent, signer.digest), signed.expires)
 
 
 def _signature(key: bytes, content: str) -> str:

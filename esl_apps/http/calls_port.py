@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import falcon
 import gevent
@@ -45,6 +45,13 @@ _LONGEST = 60.0
 _READING = ("GET", "HEAD")
 
 
+class _Tokens(NamedTuple):
+    config: Config
+    """The configuration that they are of. A reload brings another."""
+    known: list[Token]
+    of_agents: AgentTokens
+
+
 class CallsPort:
     def __init__(self, services: Services, outgoing: Outgoing, name: str) -> None:
         self.services = services
@@ -53,8 +60,7 @@ class CallsPort:
         self.listening: Counter[str] = Counter()
         """Clients that listen to events with tokens of an agent, by agent."""
         self._outgoing = outgoing
-        #: A configuration and its tokens. A reload brings another.
-        self._known: tuple[Config, list[Token], AgentTokens] | None = None
+        self._last_tokens: _Tokens | None = None
 
     @property
     def settings(self) -> Integrator:
@@ -78,16 +84,15 @@ class CallsPort:
         :raises Problem: as ``Door.check``; 401 for an agent token that has expired; 404 for another agent's call; 403
             for a change of one that isn't theirs alone.
         """
-        _config, known, agent_tokens = self._tokens()
+        tokens = self._tokens()
         given = given_token(req)
-        agent_token = agent_tokens.read(given)
-        if agent_token is not None:
-            known = [*known, agent_token[0]]
+        agent_token = tokens.of_agents.read(given)
+        known = tokens.known if agent_token is None else [*tokens.known, agent_token.token]
         token = req.context.token = self.door.find(req, given, known)
         self.door.enter(token, *scopes)
         if agent_token is None or token.agent is None:
             return
-        if agent_token[1] <= time.time():
+        if agent_token.expires <= time.time():
             self.services.refused(401)
             headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise problem(401, "expired", "this agent token has expired", headers=headers)
@@ -108,11 +113,11 @@ class CallsPort:
 
     def still_admits(self, req: falcon.Request, *scopes: str) -> bool:
         """Whether the token of a request that was admitted still opens this port, with one of these scopes."""
-        _config, known, agent_tokens = self._tokens()
-        agent_token = agent_tokens.read(given_token(req))
+        tokens = self._tokens()
+        agent_token = tokens.of_agents.read(given_token(req))
         if agent_token is not None:
-            return agent_token[0].has(*scopes) and agent_token[1] > time.time()
-        return any(self.token(req).digest == token.digest and token.has(*scopes) for token in known)
+            return agent_token.token.has(*scopes) and agent_token.expires > time.time()
+        return any(self.token(req).digest == token.digest and token.has(*scopes) for token in tokens.known)
 
     def token(self, req: falcon.Request) -> Token:
         """Return the token that admitted a request."""
@@ -128,14 +133,14 @@ class CallsPort:
 
     @property
     def agent_tokens(self) -> AgentTokens:
-        return self._tokens()[2]
+        return self._tokens().of_agents
 
-    def _tokens(self) -> tuple[Config, list[Token], AgentTokens]:
+    def _tokens(self) -> _Tokens:
         config = self.services.policy.config
-        if self._known is None or self._known[0] is not config:
+        if self._last_tokens is None or self._last_tokens.config is not config:
             known = tokens_of(self.settings, self.settings.tokens, self.name)
-            self._known = config, known, AgentTokens(self.name, known, config.pin_key or "")
-        return self._known
+            self._last_tokens = _Tokens(config, known, AgentTokens(self.name, known, config.pin_key or ""))
+        return self._last_tokens
 
     # Calls --------------------------------------------------------------------------------------------
 

@@ -301,7 +301,7 @@ def test_agent_token_of_a_narrower_issuer_loses_scopes() -> None:
     narrow = Token(FULL.digest, frozenset({"read"}), "acme")
     read = AgentTokens("acme", [READER, narrow], "k").read(token)
     assert read is not None
-    assert (read[0].agent, read[0].scopes, read[1]) == ("1000", frozenset({"read:agent"}), 100)
+    assert (read[0].agent, read.token.scopes, read[1]) == ("1000", frozenset({"read:agent"}), 100)
 
 
 @pytest.mark.parametrize(
@@ -334,4 +334,4 @@ def test_agent_token_in_another_form_is_unknown(content: bytes) -> None:
     good = base64.urlsafe_b64encode(json.dumps(["1000", 100, ["call", "later"]]).encode()).rstrip(b"=").decode()
     read = tokens.read(f"agent.{good}.{agent_tokens._signature(key, good)}")
     assert read is not None
-    assert read[0].scopes == frozenset({"call:agent"})
+    assert read.token.scopes == frozenset({"call:agent"})
