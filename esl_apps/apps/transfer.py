@@ -199,21 +199,21 @@ class TransferCall:
 
 def _parted(attempt: Attempt, end: Ended) -> bool:
     """End a consultation whose first party has left the other two to each other. False: there aren't two."""
-    asked = consultation(attempt)
-    if asked is None or not asked.held or attempt.bridged_at is None or attempt.cancelled_by is not None or end.lost:
+    consult = consultation(attempt)
+    if consult is None or not consult.held or attempt.bridged_at is None:
         return False
-    if end.bleg is None or end.bleg.ended_at is not None:
+    if attempt.cancelled_by is not None or end.lost or end.bleg is None or end.bleg.ended_at is not None:
         return False
     attempt.b_seconds = max(0.0, end.at - attempt.bridged_at)
     note_legs(attempt, end.aleg, None, second_party(attempt) or terms.CALLEE)
-    leave_to_each_other(attempt, asked, end.at)
+    leave_to_each_other(attempt, consult, end.at)
     return True
 
 
-def leave_to_each_other(attempt: Attempt, asked: KeptTransfer, at: float) -> None:
-    """End a consultation that has led to the call ``asked.next``."""
-    attempt.transferred_to = asked.next
-    attempt.end(terms.ANSWERED, causes.NORMAL_CLEARING, asked.consults, at)
+def leave_to_each_other(attempt: Attempt, consult: KeptTransfer, at: float) -> None:
+    """End a consultation that has led to the call ``consult.next``."""
+    attempt.transferred_to = consult.next
+    attempt.end(terms.ANSWERED, causes.NORMAL_CLEARING, consult.consults, at)
 
 
 def consultation(attempt: Attempt) -> KeptTransfer | None:
@@ -299,11 +299,11 @@ def new_call(
 def seconds_left(old: Attempt) -> float | None:
     """Return the seconds that a talk may still last, by the request for its session's first call; None: it doesn't say.
     Those of an emergency call don't count."""
-    asked = (old.order or {}).get("max_duration")
-    if not isinstance(asked, int | float):
+    longest = (old.order or {}).get("max_duration")
+    if not isinstance(longest, int | float):
         return None
     talked = 0.0 if old.bridged_at is None or old.is_emergency else node_clock.now() - old.bridged_at
-    return max(1.0, asked - talked)
+    return max(1.0, longest - talked)
 
 
 def restore(attempt: Attempt, call: Call, policy: AppPolicy) -> TransferCall | None:

@@ -180,10 +180,10 @@ class Acting:
     def on_event(self, switch: Switch, event: Event) -> None:
         """Take in what another node asks or answers, and what the switch reports. Never waits."""
         if event.get("Event-Subclass") == OUTCOME:
-            asked = self._asked.get(event.get("esl_question") or "")
+            answer = self._asked.get(event.get("esl_question") or "")
             outcome = _read(event.get("esl_outcome"), Outcome)
-            if asked is not None and outcome is not None:
-                asked.set(outcome)
+            if answer is not None and outcome is not None:
+                answer.set(outcome)
             return
         live = self._calls.live.get(event.var("esl_call_ref") or "")
         if event.get("Event-Subclass") == WATCHED:

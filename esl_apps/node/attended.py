@@ -209,8 +209,8 @@ class Attended:
         old.transferred_to = new
         at = None
         try:
-            asked = Action(JOIN, leg=stays, ref=other.phone, to=agent.dialled, next=new, session=old.session_ref)
-            at = self._ask(live, asked, other)
+            joining = Action(JOIN, leg=stays, ref=other.phone, to=agent.dialled, next=new, session=old.session_ref)
+            at = self._ask(live, joining, other)
         finally:
             if at is None:
                 self._undo(live)
@@ -230,14 +230,14 @@ class Attended:
         if shared is not None and has_phone(services.policy.settings, other.number):
             try_api(live.switch, f"uuid_setvar {other.party} confirm_blind_transfer true")
 
-    def _ask(self, live: Live, asked: Action, other: _Other) -> float:
+    def _ask(self, live: Live, joining: Action, other: _Other) -> float:
         """Have the other call's node join the two, and return when they were joined.
 
         :raises Undone: nothing has changed.
         """
         store = self._services.store
         try:
-            ago = self._services.acting.ask(other.call, asked).ago
+            ago = self._services.acting.ask(other.call, joining).ago
             return node_clock.now() - ago
         except Unanswered:
             joined, until = None, time.monotonic() + _LATE
@@ -248,11 +248,11 @@ class Attended:
                 now = node_clock.now()
                 if call is not None and call["state"] == terms.ENDED:
                     record = call.get("record") or {}
-                    if record.get("transferred_to") != asked.next:
+                    if record.get("transferred_to") != joining.next:
                         raise
                     ended: float = record["ended_at"]
                     return now - max(0.0, node_clock.shown(now) - ended)
-                if joined is None and _are_joined(live, asked.leg, other.party, 0.0):
+                if joined is None and _are_joined(live, joining.leg, other.party, 0.0):
                     # Its node may have died since.
                     joined, until = now, min(until, time.monotonic() + _RECORDED)
                 gevent.sleep(_LOOK)

@@ -109,8 +109,8 @@ class Consulting:
         """Return whether the consultation that goes on is the one that is wanted."""
         _client, to = self._transferring.target(old, action.to)
         live = self._services.calls.live.get(old.consultation or "")
-        asked = None if live is None else consultation(live.attempt)
-        return asked is not None and (asked.to, asked.consults) == (to.dialled, action.by)
+        consult = None if live is None else consultation(live.attempt)
+        return consult is not None and (consult.to, consult.consults) == (to.dialled, action.by)
 
     def _begin(self, live: Live, action: Action) -> None:
         old = live.attempt
@@ -232,9 +232,9 @@ class Consulting:
 
     def _changed(self, attempt: Attempt, moment: Moment) -> None:
         """A call has entered a state, or has ended. Never waits."""
-        asked = consultation(attempt)
-        if asked is not None and moment.what == terms.BRIDGED:
-            background.once("consultation_answered", self._answered, attempt, asked)
+        consult = consultation(attempt)
+        if consult is not None and moment.what == terms.BRIDGED:
+            background.once("consultation_answered", self._answered, attempt, consult)
         if not attempt.ended:
             return
         if attempt.consultation is not None:
@@ -244,19 +244,19 @@ class Consulting:
                 self._parted(live, parted)
             else:
                 background.once("consultation_parted", self._tell_parted, attempt.consultation, parted)
-        if asked is not None and asked.held:
+        if consult is not None and consult.held:
             # Otherwise the party on hold has left.
             background.once("consultation_over", self._over, attempt)
 
-    def _answered(self, attempt: Attempt, asked: KeptTransfer) -> None:
+    def _answered(self, attempt: Attempt, consult: KeptTransfer) -> None:
         """Have the new party go to the one on hold when the one that asks hangs up."""
         switch, leg = self._services.switch_pool.find(attempt.switch), attempt.bleg_uuid
-        if switch is None or not leg or not asked.held:
+        if switch is None or not leg or not consult.held:
             return
         recording = ""
         if attempt.recording_url is not None:
             recording = f"stop_record_session:{self._services.acting.recording(attempt)}^"
-        steps = f"m:^:{recording}set:esl_call_ref={asked.next}^intercept:{asked.held}^hangup:NORMAL_CLEARING"
+        steps = f"m:^:{recording}set:esl_call_ref={consult.next}^intercept:{consult.held}^hangup:NORMAL_CLEARING"
         try:
             set_variables(switch, leg, {}, {_WAY: f"'{steps}':inline"})
         except SwitchFailed as error:
@@ -284,12 +284,12 @@ class Consulting:
 
     def _over(self, attempt: Attempt) -> None:
         """Tell the call that waits for a consultation how that has ended."""
-        services, asked = self._services, consultation(attempt)
-        assert asked is not None
+        services, consult = self._services, consultation(attempt)
+        assert consult is not None
         old_ref = attempt.transferred_from or ""
         if attempt.transferred_to is not None:
             step = JOINED
-        elif asked.back or self._carries(attempt, old_ref):
+        elif consult.back or self._carries(attempt, old_ref):
             step = BACK
         else:
             step = GONE
@@ -298,8 +298,8 @@ class Consulting:
             step=step,
             ref=attempt.call_ref,
             leg=attempt.bleg_uuid or "",
-            to=asked.to,
-            next=asked.next,
+            to=consult.to,
+            next=consult.next,
             # The switch parts them at once, and the node hears that some tenths of a second later.
             seconds=node_clock.now() - attempt.timeline[-1].at,
             shared=(attempt.record.b_seconds if attempt.record is not None else None) or 0.0,
@@ -427,17 +427,17 @@ class Consulting:
     def _review(self, live: Live, legs: int) -> None:
         """Look after a call without a flow: has it lost a leg, or a consultation whose end it wasn't told?"""
         attempt = live.attempt
-        asked = self._over_unheard(attempt) if attempt.consultation is not None else None
-        if asked is None and (legs != 1 or attempt.consultation is not None or consultation(attempt) is not None):
+        status = self._over_unheard(attempt) if attempt.consultation is not None else None
+        if status is None and (legs != 1 or attempt.consultation is not None or consultation(attempt) is not None):
             live.alone_since = None
         elif live.alone_since is None:
             live.alone_since = time.monotonic()
         elif time.monotonic() - live.alone_since >= ALONE:
             live.alone_since = None
-            if asked is None:
+            if status is None:
                 self._services.calls.reap_orphan(live.switch, attempt.call_ref)
             else:
-                self._consulted(live, self._outcome(live, asked, legs))
+                self._consulted(live, self._outcome(live, status, legs))
 
     def _left_by_all(self, live: Live) -> None:
         """Find out whether the parties of a call none of whose legs is up went on in the call after its consultation.
@@ -447,9 +447,9 @@ class Consulting:
             # The party on hold has hung up.
             return
         while not attempt.ended and time.monotonic() < until:
-            asked = self._over_unheard(attempt) if attempt.consultation is not None else None
-            if asked is not None:
-                self._consulted(live, self._outcome(live, asked, 0))
+            status = self._over_unheard(attempt) if attempt.consultation is not None else None
+            if status is not None:
+                self._consulted(live, self._outcome(live, status, 0))
             if attempt.consultation is None and attempt.call_ref not in self._settling:
                 return
             gevent.sleep(_LOOK)
@@ -465,10 +465,10 @@ class Consulting:
                 return call or {}
         return None
 
-    def _outcome(self, live: Live, asked: Mapping[str, Any], legs: int) -> Action:
+    def _outcome(self, live: Live, status: Mapping[str, Any], legs: int) -> Action:
         """Return how a consultation has ended, from its record and from the legs that are up."""
         attempt = live.attempt
-        record = asked.get("record") or {}
+        record = status.get("record") or {}
         action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "")
         new = record.get("transferred_to")
         if new is not None:
@@ -478,7 +478,7 @@ class Consulting:
             if not leg:
                 # They may have hung up since.
                 leg = next((cdr.uuid for cdr in self._services.switch_cdr.legs(new) if cdr.uuid != held), "")
-            to = asked["callee" if attempt.consults == terms.AGENT else "agent"]
+            to = status["callee" if attempt.consults == terms.AGENT else "agent"]
             shared, gateway = record.get("b_seconds") or 0.0, record.get("gateway")
             action = replace(action, step=JOINED, leg=leg, to=to, next=new, shared=shared, gateway=gateway)
         # Last, after the switch was asked.

@@ -91,8 +91,8 @@ class Following:
 
     def _watch(self, live: Live) -> None:
         """Return once the switch has no leg of the call left, or is another process than the one that carried it."""
-        switch, ref, asked = live.switch, live.attempt.call_ref, time.monotonic()
-        parked_at, listed_at = asked + PARKED, asked + _LISTED
+        switch, ref, asked_at = live.switch, live.attempt.call_ref, time.monotonic()
+        parked_at, listed_at = asked_at + PARKED, asked_at + _LISTED
 
         def over() -> bool:
             return live.released or live.attempt.ended
@@ -103,7 +103,7 @@ class Following:
             if live.core_uuid is not None and switch.core_uuid != live.core_uuid:
                 return
             try:
-                legs = self._services.calls.census.legs(switch, asked).get(ref, [])
+                legs = self._services.calls.census.legs(switch, asked_at).get(ref, [])
             except SwitchFailed:
                 # Let the greenlet that reads the connection run, as in ``Calls.find_end``.
                 gevent.sleep(0.05)
@@ -114,7 +114,7 @@ class Following:
             if live.attempt.followed:
                 self.review(live, len(legs))
             parked = self._is_parked(live, legs)
-            if parked and asked >= parked_at and self._is_alone(live):
+            if parked and asked_at >= parked_at and self._is_alone(live):
                 self._services.calls.reap_orphan(switch, ref)
             alive = {leg.uuid or "" for leg in legs}
 
@@ -124,7 +124,7 @@ class Following:
             if live.attempt.followed and not legs and not live.ends and time.monotonic() < listed_at:
                 # It is young, and the switch's list lags behind its legs.
                 live.wait(lambda: bool(live.ends) or over(), time.monotonic() + _LOOK)
-                asked = time.monotonic()
+                asked_at = time.monotonic()
                 continue
             if gone():
                 return
@@ -138,7 +138,7 @@ class Following:
             else:
                 # Its end would have been heard.
                 _prove(live)
-            asked = time.monotonic()
+            asked_at = time.monotonic()
 
     def _is_parked(self, live: Live, legs: list[Event]) -> bool:
         """Whether its only leg has answered and waits for a node, none of which has told it to do anything."""
@@ -226,9 +226,9 @@ class Following:
     def _conclude(self, live: Live, end: Ended, aleg: Leg | None, bleg: Leg | None) -> None:
         """End a call as its legs ended."""
         attempt, at = live.attempt, end.at
-        asked = consultation(attempt)
-        if asked is not None and asked.held and bleg is None and self._talks_on(live, asked):
-            leave_to_each_other(attempt, asked, at)
+        consult = consultation(attempt)
+        if consult is not None and consult.held and bleg is None and self._talks_on(live, consult):
+            leave_to_each_other(attempt, consult, at)
         elif attempt.cancelled_by is not None and attempt.bridged_at is None:
             attempt.end(terms.CANCELLED, causes.NORMAL_CLEARING, attempt.cancelled_by, at)
         elif aleg is None and bleg is None:
@@ -281,14 +281,14 @@ class Following:
             self._services.usage.leases.let_go(attempt.holder, attempt.session_ref)
         self._services.call_log.ended(attempt.call_ref)
 
-    def _talks_on(self, live: Live, asked: KeptTransfer) -> bool:
+    def _talks_on(self, live: Live, consult: KeptTransfer) -> bool:
         """Return whether the new party of a consultation has been left to the one on hold, although the party that
         asked is gone. The two may have hung up since."""
         attempt = live.attempt
         if attempt.bridged_at is None or attempt.bleg_uuid is None or attempt.cancelled_by is not None:
             return False
-        for cdr in self._services.switch_cdr.legs(asked.next):
-            if cdr.uuid == attempt.bleg_uuid and cdr.event.var("last_bridge_to") == asked.held:
+        for cdr in self._services.switch_cdr.legs(consult.next):
+            if cdr.uuid == attempt.bleg_uuid and cdr.event.var("last_bridge_to") == consult.held:
                 return True
         with suppress(SwitchFailed):
             return is_up(live.switch, attempt.bleg_uuid)

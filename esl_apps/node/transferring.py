@@ -274,10 +274,10 @@ class Transferring:
         """Bill the leg of the party that asks to its consultation from now on: the call on hold has ended, in whose
         records are its ``seconds``."""
         carry_leg(asking, seconds)
-        asked, policy = consultation(asking), self._services.policy
-        if asked is None or not asked.held:
+        consult, policy = consultation(asking), self._services.policy
+        if consult is None or not consult.held:
             return
-        number = policy.settings.plan.find(asking.extension if asked.consults == terms.AGENT else asking.number)
+        number = policy.settings.plan.find(asking.extension if consult.consults == terms.AGENT else asking.number)
         client = policy.clients.get(asking.integrator or "")
         if number is None or number.is_extension or number.is_emergency or client is None:
             return
@@ -295,8 +295,8 @@ class Transferring:
         if old.is_emergency:
             return int(LONGEST)
         client = self._services.policy.clients.get(old.integrator or "")
-        asked = transfer.seconds_left(old)
-        lengths = [left for left in (asked, *(charge.left for charge in old.charges)) if left is not None]
+        ordered = transfer.seconds_left(old)
+        lengths = [left for left in (ordered, *(charge.left for charge in old.charges)) if left is not None]
         began = node_clock.now() if old.bridged_at is None else old.bridged_at
         longest = LONGEST if client is None else client.longest
         return max(1, round(min([longest - (node_clock.now() - began), *lengths])))
