@@ -6,7 +6,7 @@ release that runs next. So each kind of document has a version, declared here an
 1. A document says its version in the member ``v``; a list, in an object ``{"v": 2}`` behind its items. Without it, the
    version is 1.
 2. A node reads its own version, the one before and the one after. Kinds that are kept for ever are read from version 1
-   on. Anything else it refuses (:class:`Refused`), and neither changes nor removes it: another node can read it.
+   on. Anything else it refuses (:class:`VersionRefused`), and neither changes nor removes it: another node can read it.
 3. A node that changes a document keeps the members that it doesn't know, and the higher of the two versions.
 
 To change a kind: a new member that an older node may ignore needs no new version. Otherwise raise the version by one,
@@ -43,12 +43,12 @@ class Kind:
         return self.version + 1
 
     def check(self, version: int) -> None:
-        """:raises Refused: this release doesn't read the version."""
+        """:raises VersionRefused: this release doesn't read the version."""
         if not self.oldest <= version <= self.latest:
-            raise Refused(self, version)
+            raise VersionRefused(self, version)
 
 
-class Refused(Exception):
+class VersionRefused(Exception):
     """A document is of a version that this release doesn't read. ``str()`` says so, and what to do."""
 
     def __init__(self, kind: Kind, version: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from esl_apps.core.versions import NOTHING, Kind, Refused, Rest
+from esl_apps.core.versions import NOTHING, Kind, Rest, VersionRefused
 from esl_apps.store.errors import Unreadable
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Refusals:
         self._met: dict[str, float] = {}
         """What was said → when it was met last."""
 
-    def note(self, refused: Refused) -> WrongVersion:
+    def note(self, refused: VersionRefused) -> WrongVersion:
         """Remember a refusal, log the first one of a minute, and return it as an error of the store."""
         text, now = str(refused), self._clock()
         if now - self._met.get(text, -REMEMBERED) >= REMEMBERED:
@@ -84,7 +84,7 @@ def decode(kind: Kind, raw: bytes | None, of: type[T]) -> T:
         if _MARK in raw:
             kind.check(_version(raw))
         return msgspec.json.decode(raw, type=of)
-    except Refused as error:
+    except VersionRefused as error:
         raise refusals.note(error) from None
     except _DAMAGED as error:
         raise Unreadable(f"redis: a stored document can't be read: {error}") from None
@@ -124,7 +124,7 @@ def check(kind: Kind, version: str | None) -> None:
     """Check the version that a leg on the switch carries. :raises WrongVersion: this release doesn't read it."""
     try:
         kind.check(int(version) if version and version.isascii() and version.isdigit() else 1)
-    except Refused as error:
+    except VersionRefused as error:
         raise refusals.note(error) from None
 
 

@@ -1,16 +1,16 @@
 """Turn whatever fails between here and Redis into :class:`StoreUnavailable`, of one of these kinds.
 
-==================  ============================================  =====================================================
-Kind                What happened                                 What to do
-==================  ============================================  =====================================================
-:class:`NoAnswer`   no connection, or no answer in time           try again; whether the command was run is not known
-:class:`Unsent`     no connection                                 try again; the command was not run
-:class:`Refused`    Redis answers, but refuses what it is asked   try again later: a person has to mend it, or it passes
-:class:`NotReady`   the same, for all commands of a connection    close the connection and try again later
-:class:`NoScript`   Redis doesn't know a script                   send the script
-:class:`Fault`      this command can't succeed on this key        try others; again only after a person has mended it
-:class:`Unreadable` a stored document is not what was written     allow nothing
-==================  ============================================  =====================================================
+=====================  =========================================  ======================================================
+Kind                   What happened                              What to do
+=====================  =========================================  ======================================================
+:class:`NoAnswer`      no connection, or no answer in time        try again; whether the command was run is not known
+:class:`Unsent`        no connection                              try again; the command was not run
+:class:`RedisRefused`  Redis refuses what it is asked             try again later: a person has to mend it, or it passes
+:class:`NotReady`      the same, for a connection's commands      close the connection and try again later
+:class:`NoScript`      Redis doesn't know a script                send the script
+:class:`Fault`         this command can't succeed on this key     try others; again only after a person has mended it
+:class:`Unreadable`    a stored document is not what was written  allow nothing
+=====================  =========================================  ======================================================
 
 Redis 6.2 puts an error inside a script behind ``ERR Error running script``, and Valkey words a missing right in its own
 way. Both are read here, and nowhere else.
@@ -89,11 +89,11 @@ class Reply(StoreUnavailable):
         return f"redis: {self.code}, {words}" if words else "redis: a command was refused"
 
 
-class Refused(Reply):
+class RedisRefused(Reply):
     """Redis takes no writes now, or not from this user."""
 
 
-class NotReady(Refused):
+class NotReady(RedisRefused):
     """The server takes no commands on this connection."""
 
 
@@ -135,7 +135,7 @@ def _kind(code: str) -> type[Reply]:
         return NoScript
     if code in _NOT_READY:
         return NotReady
-    return Refused if code in _REFUSED else Fault
+    return RedisRefused if code in _REFUSED else Fault
 
 
 def raise_first(answers: Sequence[Any]) -> None:

@@ -36,7 +36,7 @@ from esl_apps.process import background
 from esl_apps.process.folder import Folder
 from esl_apps.store import keys
 from esl_apps.store.documents import WrongVersion
-from esl_apps.store.errors import Fault, Refused, Reply, Unreadable, read_count
+from esl_apps.store.errors import Fault, RedisRefused, Reply, Unreadable, read_count
 from esl_apps.store.journal import Entry, Journal
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Script
@@ -125,7 +125,7 @@ def _durable(client: Client) -> float:
     for master in client.masters():
         try:
             info = master.info("persistence")
-        except Refused:
+        except RedisRefused:
             return -math.inf
         if info["aof_enabled"] and info["aof_last_write_status"] == "ok":
             ages.append(SYNCED)
@@ -144,7 +144,7 @@ def _has_replicas(client: Client) -> bool:
     """:raises StoreUnavailable: Redis is down."""
     try:
         return any(master.info("replication").get("connected_slaves") for master in client.masters())
-    except Refused:
+    except RedisRefused:
         return False
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store.commands import OPTIONAL, PATTERNS, SERVER_TRIALS, TRIAL_LIST, trials
 from esl_apps.store.connection import Command
-from esl_apps.store.errors import Fault, Refused, Reply
+from esl_apps.store.errors import Fault, RedisRefused, Reply
 from esl_apps.store.redis_client import Client
 
 #: The oldest Redis that is supported. Every Valkey is newer.
@@ -132,13 +132,13 @@ def _rights(client: Client, commands: list[Command]) -> tuple[list[str], list[st
     other: dict[str, None] = {}
     for command, answer in answers:
         name = f"+{command[0].lower()}"
-        if not isinstance(answer, Refused | Fault):
+        if not isinstance(answer, RedisRefused | Fault):
             continue
         if answer.code == "WRONGTYPE" and command[1] == TRIAL_LIST:
             continue
         if answer.code == "NOPERM":
             missing[_pattern_of(command) if _OF_A_KEY.search(str(answer)) else name] = None
-        elif isinstance(answer, Refused):
+        elif isinstance(answer, RedisRefused):
             other[answer.summary.removeprefix("redis: ")] = None
         else:
             other[f"{command[0]} fails: {str(answer).removeprefix('redis: ')}"] = None

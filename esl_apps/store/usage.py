@@ -37,7 +37,7 @@ from esl_apps.process import background
 from esl_apps.store import documents, keys
 from esl_apps.store.breakers import Breakers
 from esl_apps.store.connection import Command
-from esl_apps.store.errors import Fault, Refused, Unreadable, Unsent, raise_first
+from esl_apps.store.errors import Fault, RedisRefused, Unreadable, Unsent, raise_first
 from esl_apps.store.leases import LEASE, Leases
 from esl_apps.store.redis_client import Client
 from esl_apps.store.script import Run, Script, by_redis, run_all
@@ -363,13 +363,13 @@ class UsageStore:
                 answers = run_all(self._client, runs, strict=False)
             except StoreUnavailable as error:
                 for n, given in enumerate(back[i:]):
-                    given.keep(sure=n >= len(batch) or isinstance(error, (Unsent, Refused)))
+                    given.keep(sure=n >= len(batch) or isinstance(error, (Unsent, RedisRefused)))
                 raise
             for given, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, StoreUnavailable):
                     failed.append(answer)
                     if not isinstance(answer, Fault):
-                        given.keep(sure=isinstance(answer, (Unsent, Refused)))
+                        given.keep(sure=isinstance(answer, (Unsent, RedisRefused)))
         return failed
 
     def _taking(self, asked: list[tuple[Ticket, float, float]]) -> Run:

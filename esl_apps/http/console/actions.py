@@ -9,7 +9,7 @@ import falcon
 from esl_apps.core.terms import ENDED
 from esl_apps.http import operator
 from esl_apps.http.access import CARDS, READ
-from esl_apps.http.console.site import PREFIX, Site, Visit, read_form
+from esl_apps.http.console.site import PREFIX, ConsoleVisit, Site, read_form
 from esl_apps.http.errors import Problem, problem
 from esl_apps.operations import breakers, waiting
 from esl_apps.store.pin_guard import Locks
@@ -51,7 +51,7 @@ def log_in(site: Site, req: falcon.Request, resp: falcon.Response) -> None:
     resp.set_header("Cache-Control", "no-store")
 
 
-def log_out(visit: Visit) -> None:
+def log_out(visit: ConsoleVisit) -> None:
     visit.fields()
     visit.site.set_cookie(visit.req, visit.resp, "")
     visit.go("/login")
@@ -64,18 +64,18 @@ def _to(page: str | None) -> str:
 # Calls and switches ---------------------------------------------------------------------------------------
 
 
-def end_call(visit: Visit, ref: str) -> None:
+def end_call(visit: ConsoleVisit, ref: str) -> None:
     visit.fields()
     call = operator.end_call(visit.port, ref, visit.by)
     visit.go(f"/calls/{call['call_ref']}", "" if call["state"] == ENDED else "ended")
 
 
-def pause_switch(visit: Visit) -> None:
+def pause_switch(visit: ConsoleVisit) -> None:
     operator.pause_switch(visit.port, visit.fields().get("name", ""), visit.by)
     visit.go("/nodes", "paused")
 
 
-def resume_switch(visit: Visit) -> None:
+def resume_switch(visit: ConsoleVisit) -> None:
     operator.resume_switch(visit.port, visit.fields().get("name", ""), visit.by)
     visit.go("/nodes", "resumed")
 
@@ -83,14 +83,14 @@ def resume_switch(visit: Visit) -> None:
 # Locks, breakers, waiting calls ---------------------------------------------------------------------------
 
 
-def lift_lock(visit: Visit) -> None:
+def lift_lock(visit: ConsoleVisit) -> None:
     wanted = visit.fields().get("alias")
     name = next((lock.name for lock in Locks(visit.port.services.redis).list() if visit.alias(lock.name) == wanted), "")
     operator.lift_lock(visit.port, name, visit.by)
     visit.go("/locks", "lifted")
 
 
-def trip_breaker(visit: Visit) -> None:
+def trip_breaker(visit: ConsoleVisit) -> None:
     fields = visit.fields()
     scope = fields.get("scope", "")
     if not scope:
@@ -99,7 +99,7 @@ def trip_breaker(visit: Visit) -> None:
     visit.go("/breakers", "tripped")
 
 
-def reset_breaker(visit: Visit) -> None:
+def reset_breaker(visit: ConsoleVisit) -> None:
     wanted, services = visit.fields().get("alias"), visit.port.services
     tripped = breakers.listed(services.policy.config, services.redis)["tripped"]
     scope = next((trip["scope"] for trip in tripped if visit.alias(trip["scope"]) == wanted), "")
@@ -107,7 +107,7 @@ def reset_breaker(visit: Visit) -> None:
     visit.go("/breakers", "reset")
 
 
-def drop_waiting(visit: Visit) -> None:
+def drop_waiting(visit: ConsoleVisit) -> None:
     wanted, stores = visit.fields().get("alias"), visit.port.services.timed_calls
     key = next((call["key"] for call in waiting.listed(stores) if visit.alias(call["key"]) == wanted), "")
     operator.drop_waiting(visit.port, key, visit.by)

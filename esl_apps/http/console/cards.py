@@ -11,7 +11,7 @@ from esl_apps.core.cards import Account, Card
 from esl_apps.core.faults import Refused
 from esl_apps.core.pins import Asker
 from esl_apps.http import operator
-from esl_apps.http.console.site import Visit
+from esl_apps.http.console.site import ConsoleVisit
 from esl_apps.http.errors import problem
 from esl_apps.store.card_fields import CARD_ID, NAME
 
@@ -23,7 +23,7 @@ _PIN_DIGITS = 12
 _WHOLE = re.compile(r"[0-9]{1,5}")
 
 
-def list_accounts(visit: Visit) -> None:
+def list_accounts(visit: ConsoleVisit) -> None:
     """The accounts of the configuration; those that were imported are opened by their id."""
     asked = (visit.req.get_param("q") or "").strip()
     config = visit.port.services.policy.config
@@ -44,7 +44,7 @@ def list_accounts(visit: Visit) -> None:
     )
 
 
-def list_cards(visit: Visit, account_id: str) -> None:
+def list_cards(visit: ConsoleVisit, account_id: str) -> None:
     account = _account(visit, account_id)
     asked = (visit.req.get_param("q") or "").strip()
     after = visit.req.get_param("after")
@@ -59,7 +59,7 @@ def list_cards(visit: Visit, account_id: str) -> None:
 
 
 def _show_cards(
-    visit: Visit,
+    visit: ConsoleVisit,
     account: Account,
     found: list[Card],
     *,
@@ -82,7 +82,7 @@ def _show_cards(
     )
 
 
-def _search(visit: Visit, account: Account, asked: str) -> tuple[list[Card], bool]:
+def _search(visit: ConsoleVisit, account: Account, asked: str) -> tuple[list[Card], bool]:
     """Return the cards with this id, number, user or comment, and whether not all cards were looked through."""
     store = visit.port.services.policy.cards
     exact = store.get(account.id, asked) if CARD_ID.fullmatch(asked) else _by_number(visit, asked)
@@ -99,13 +99,13 @@ def _search(visit: Visit, account: Account, asked: str) -> tuple[list[Card], boo
     return found[:_PAGE], after is not None
 
 
-def _by_number(visit: Visit, asked: str) -> Card | None:
+def _by_number(visit: ConsoleVisit, asked: str) -> Card | None:
     policy = visit.port.services.policy
     number = policy.settings.plan.find(asked)
     return None if number is None else policy.cards.by_number(number.e164)
 
 
-def create_card(visit: Visit, account_id: str) -> None:
+def create_card(visit: ConsoleVisit, account_id: str) -> None:
     """Create a card with a caller's number, or with a new PIN that is shown this once."""
     account, given = _account(visit, account_id), visit.fields()
     data: dict[str, Any] = {"active": "active" in given, "comment": given.get("comment", "")}
@@ -125,7 +125,9 @@ def create_card(visit: Visit, account_id: str) -> None:
     visit.show("card_made.html", account=account.id, card=_shown(visit, card), pin=pin)
 
 
-def _create(visit: Visit, account: Account, data: dict[str, Any], given: dict[str, str]) -> tuple[Card, str | None]:
+def _create(
+    visit: ConsoleVisit, account: Account, data: dict[str, Any], given: dict[str, str]
+) -> tuple[Card, str | None]:
     """Return the card, and its PIN if it has one. :raises Refused: a field is wrong."""
     if given.get("kind") != "pin":
         return _write(visit, account, {**data, "cid": given.get("cid", "")}), None
@@ -134,20 +136,20 @@ def _create(visit: Visit, account: Account, data: dict[str, Any], given: dict[st
     return _write(visit, account, {**data, "pin": pin}), pin
 
 
-def _write(visit: Visit, account: Account, data: dict[str, Any]) -> Card:
+def _write(visit: ConsoleVisit, account: Account, data: dict[str, Any]) -> Card:
     visit.req.context.asker = Asker(visit.token.name, account.id)
     return visit.port.write_card(visit.req, data, lambda: visit.port.services.policy.cards.create(account.id, data))
 
 
-def activate_card(visit: Visit, account_id: str, card_id: str) -> None:
+def activate_card(visit: ConsoleVisit, account_id: str, card_id: str) -> None:
     _set_active(visit, account_id, card_id, active=True)
 
 
-def deactivate_card(visit: Visit, account_id: str, card_id: str) -> None:
+def deactivate_card(visit: ConsoleVisit, account_id: str, card_id: str) -> None:
     _set_active(visit, account_id, card_id, active=False)
 
 
-def _set_active(visit: Visit, account_id: str, card_id: str, *, active: bool) -> None:
+def _set_active(visit: ConsoleVisit, account_id: str, card_id: str, *, active: bool) -> None:
     account = _account(visit, account_id)
     visit.fields()
     store = visit.port.services.policy.cards
@@ -159,14 +161,14 @@ def _set_active(visit: Visit, account_id: str, card_id: str, *, active: bool) ->
     visit.go(f"/cards/{account.id}", f"{word}d")
 
 
-def _account(visit: Visit, account_id: str) -> Account:
+def _account(visit: ConsoleVisit, account_id: str) -> Account:
     account = visit.port.services.policy.cards.account(account_id) if NAME.fullmatch(account_id) else None
     if account is None:
         raise problem(404, "not_found", "no such account", "account")
     return account
 
 
-def _shown(visit: Visit, card: Card) -> dict[str, Any]:
+def _shown(visit: ConsoleVisit, card: Card) -> dict[str, Any]:
     """Return a card for a page: nothing of its PIN."""
     shown: dict[str, Any] = visit.seen(
         {

@@ -14,7 +14,7 @@ import gevent
 import msgspec
 
 from esl_apps.http.access import READ
-from esl_apps.http.console.site import Visit
+from esl_apps.http.console.site import ConsoleVisit
 from esl_apps.http.live_body import LiveBody
 from esl_apps.node.event_feed import Feed, Feeds
 from esl_apps.store.errors import Fault
@@ -85,7 +85,7 @@ class CallChanges(LiveBody):
         self._places = {}
 
 
-def stream_changes(visit: Visit) -> None:
+def stream_changes(visit: ConsoleVisit) -> None:
     """``/console/events``."""
     resp, services = visit.resp, visit.port.services
     resp.content_type = "text/event-stream"

@@ -81,7 +81,7 @@ class Site:
 
     # Requests -----------------------------------------------------------------------------------------
 
-    def admit(self, req: falcon.Request, resp: falcon.Response, scopes: tuple[str, ...]) -> Visit:
+    def admit(self, req: falcon.Request, resp: falcon.Response, scopes: tuple[str, ...]) -> ConsoleVisit:
         """Admit a request of a session whose token has one of the scopes.
 
         :raises Problem: 403 or 429. :raises falcon.HTTPStatus: the way to the login. :raises StoreUnavailable: Redis
@@ -92,7 +92,7 @@ class Site:
         if token is None:
             raise self._to_login(req)
         self.port.door.enter(token, *scopes)
-        return Visit(self, req, resp, token, cookie[0])
+        return ConsoleVisit(self, req, resp, token, cookie[0])
 
     def _to_login(self, req: falcon.Request) -> falcon.HTTPStatus:
         to = f"{PREFIX}/login"
@@ -125,7 +125,7 @@ class Site:
         self,
         resp: falcon.Response,
         template: str,
-        visit: Visit | None,
+        visit: ConsoleVisit | None,
         *,
         status: int = 200,
         done: str | None = None,
@@ -146,7 +146,7 @@ class Site:
         try:
             cookie = req.get_cookie_values(COOKIE) or [""]
             token = self.sessions.token_of(cookie[0], self.port.tokens())
-            visit = None if token is None else Visit(self, req, resp, token, cookie[0])
+            visit = None if token is None else ConsoleVisit(self, req, resp, token, cookie[0])
         except StoreUnavailable:
             log.debug("console_without_session")
         messages = [": ".join(filter(None, (fault["field"], fault["message"]))) for fault in error.errors]
@@ -178,7 +178,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Visit:
+class ConsoleVisit:
     """A request of an operator who is logged in."""
 
     site: Site

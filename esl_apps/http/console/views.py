@@ -12,7 +12,7 @@ from esl_apps.core import status, terms
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.http import operator
 from esl_apps.http.console import charts
-from esl_apps.http.console.site import Visit, wanted_of
+from esl_apps.http.console.site import ConsoleVisit, wanted_of
 from esl_apps.operations import breakers, captures, waiting, words
 from esl_apps.store.pin_guard import Locks
 
@@ -22,7 +22,7 @@ _FILTERS = ("app", "integrator", "state", "agent", "callee", "contact_ref", "swi
 _OUTCOMES = {"": "All", words.FAILED: "Failed", words.MISSED: "Missed", words.GOOD: "Answered"}
 
 
-def overview(visit: Visit) -> None:
+def overview(visit: ConsoleVisit) -> None:
     """Health, live calls, the latest calls and the last hour. It also answers while Redis is down."""
     port = visit.port
     now: dict[str, Any] = {"redis": "", "health": None, "live": [], "more": False, "recent": []}
@@ -51,7 +51,7 @@ def overview(visit: Visit) -> None:
     )
 
 
-def list_calls(visit: Visit) -> None:
+def list_calls(visit: ConsoleVisit) -> None:
     req = visit.req
     wanted = dict(wanted_of(req, _FILTERS))
     if wanted.get("state") not in terms.STATES:
@@ -84,7 +84,7 @@ def list_calls(visit: Visit) -> None:
     )
 
 
-def show_call(visit: Visit, ref: str) -> None:
+def show_call(visit: ConsoleVisit, ref: str) -> None:
     call = operator.find_call(visit.port, ref)
     seen = visit.seen(call)
     moments = [{**entry, "what": entry["state"], "is_state": True} for entry in seen["timeline"]]
@@ -118,26 +118,26 @@ def _legs(call: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": "A-leg", **aleg}, {"name": "B-leg", **bleg}]
 
 
-def list_nodes(visit: Visit) -> None:
+def list_nodes(visit: ConsoleVisit) -> None:
     visit.show("nodes.html", nodes=operator.processes(visit.port), switches=operator.all_switches(visit.port))
 
 
-def list_locks(visit: Visit) -> None:
+def list_locks(visit: ConsoleVisit) -> None:
     locks = [asdict(lock) for lock in Locks(visit.port.services.redis).list()]
     visit.show("locks.html", locks=_aliased(visit, locks, "name"))
 
 
-def list_breakers(visit: Visit) -> None:
+def list_breakers(visit: ConsoleVisit) -> None:
     services = visit.port.services
     found = breakers.listed(services.policy.config, services.redis)
     visit.show("breakers.html", breakers={**visit.seen(found), "tripped": _aliased(visit, found["tripped"], "scope")})
 
 
-def list_waiting(visit: Visit) -> None:
+def list_waiting(visit: ConsoleVisit) -> None:
     found = waiting.listed(visit.port.services.timed_calls)
     visit.show("callbacks.html", waiting=_aliased(visit, found, "key"))
 
 
-def _aliased(visit: Visit, found: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+def _aliased(visit: ConsoleVisit, found: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     """Return things as the operator may see them, each with an alias of its key, for the forms."""
     return [{**visit.seen(item), "alias": visit.alias(item[key])} for item in found]

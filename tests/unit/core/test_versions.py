@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from esl_apps.core import versions
-from esl_apps.core.versions import BY_NAME, KINDS, Kind, Refused
+from esl_apps.core.versions import BY_NAME, KINDS, Kind, VersionRefused
 from esl_apps.store import keys
 from tests.support import ROOT
 
@@ -70,13 +70,13 @@ def test_kind_reads_one_version_back_and_one_ahead(kind: Kind, read: tuple[int],
     for version in read:
         kind.check(version)
     for version in refused:
-        with pytest.raises(Refused):
+        with pytest.raises(VersionRefused):
             kind.check(version)
 
 
 def test_refusal_says_what_to_do() -> None:
     kind = Kind("live call", version=4)
-    with pytest.raises(Refused, match="a live call is of version 6, this node reads 3 to 5: upgrade this node"):
+    with pytest.raises(VersionRefused, match="a live call is of version 6, this node reads 3 to 5: upgrade this node"):
         kind.check(6)
-    with pytest.raises(Refused, match=r"a live call is of version 2, .* upgrade one release at a time"):
+    with pytest.raises(VersionRefused, match=r"a live call is of version 2, .* upgrade one release at a time"):
         kind.check(2)

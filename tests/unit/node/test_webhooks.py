@@ -26,7 +26,7 @@ from esl_apps.node import webhooks as module
 from esl_apps.node.webhooks import Webhooks
 from esl_apps.observe.metrics import Metrics
 from esl_apps.store import keys, redis_client
-from esl_apps.store.errors import NoAnswer, Refused
+from esl_apps.store.errors import NoAnswer, RedisRefused
 from esl_apps.store.webhook_queue import Held, WebhookQueue, targets
 from tests.support.bench import Breakable, node_config
 from tests.support.node import RedisServer
@@ -288,7 +288,7 @@ def test_pause_grows_while_redis_refuses_to_note_failures(bed: Bed, monkeypatch:
     monkeypatch.setattr(module, "BACKOFF_LAST", 300.0)
 
     def failed(*_arguments: object, **_options: object) -> None:
-        raise Refused("OOM", "OOM command not allowed")
+        raise RedisRefused("OOM", "OOM command not allowed")
 
     monkeypatch.setattr(WebhookQueue, "failed", failed)
     to = bed.receiver(*[answer(500)] * 9, OK, answer(500))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from esl_apps.core.versions import CARD, LIVE_CALL, NOTHING, RECORD, Kind, Refused, Rest
+from esl_apps.core.versions import CARD, LIVE_CALL, NOTHING, RECORD, Kind, Rest, VersionRefused
 from esl_apps.store import documents
 from esl_apps.store.documents import Refusals, WrongVersion, decode, decode_fields, encode, rest_of
 from esl_apps.store.errors import Unreadable
@@ -117,7 +117,7 @@ def test_decode_fields_hides_the_version() -> None:
 def test_refusals_are_remembered_for_a_minute_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
     refusals = Refusals(lambda: now[0])
-    refused = Refused(LIVE_CALL, 3)
+    refused = VersionRefused(LIVE_CALL, 3)
     with caplog.at_level(logging.ERROR):
         for _ in range(5):
             assert "version 3" in str(refusals.note(refused))

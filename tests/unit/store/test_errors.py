@@ -11,7 +11,7 @@ import redis
 
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.store import errors, redis_client
-from esl_apps.store.errors import Fault, NoAnswer, NoScript, NotReady, Refused, refusal
+from esl_apps.store.errors import Fault, NoAnswer, NoScript, NotReady, RedisRefused, refusal
 from esl_apps.store.fast_client import fast_client
 from esl_apps.store.redis_py import translated
 from tests.support import redis_servers
@@ -60,12 +60,12 @@ def _no_key(control: Any) -> Callable[[], None]:
 
 
 CAUSES = [
-    (_full, Refused, "OOM"),
+    (_full, RedisRefused, "OOM"),
     (_wrong_type, Fault, "WRONGTYPE"),
     (_read_only, NotReady, "READONLY"),
-    (_no_replicas, Refused, "NOREPLICAS"),
-    (_no_right, Refused, "NOPERM"),
-    (_no_key, Refused, "NOPERM"),
+    (_no_replicas, RedisRefused, "NOREPLICAS"),
+    (_no_right, RedisRefused, "NOPERM"),
+    (_no_key, RedisRefused, "NOPERM"),
 ]
 
 
@@ -113,11 +113,11 @@ def test_unknown_command_never_shows_its_arguments(server: RedisServer) -> None:
         ("WRONGPASS invalid username-password pair", NotReady, "WRONGPASS"),
         ("DENIED Redis is running in protected mode", NotReady, "DENIED"),
         ("ERR max number of clients reached", NotReady, "MAXCLIENTS"),
-        ("MISCONF Errors writing to the AOF file: No space left on device", Refused, "MISCONF"),
-        ("CLUSTERDOWN Hash slot not served", Refused, "CLUSTERDOWN"),
-        ("TRYAGAIN Multiple keys request during rehashing of slot", Refused, "TRYAGAIN"),
-        ("MOVED 3999 127.0.0.1:6381", Refused, "MOVED"),
-        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL", Refused, "BUSY"),
+        ("MISCONF Errors writing to the AOF file: No space left on device", RedisRefused, "MISCONF"),
+        ("CLUSTERDOWN Hash slot not served", RedisRefused, "CLUSTERDOWN"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", RedisRefused, "TRYAGAIN"),
+        ("MOVED 3999 127.0.0.1:6381", RedisRefused, "MOVED"),
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL", RedisRefused, "BUSY"),
         ("NOSCRIPT No matching script. Please use EVAL.", NoScript, "NOSCRIPT"),
         ("CROSSSLOT Keys in request don't hash to the same slot", Fault, "CROSSSLOT"),
         ("ERR syntax error", Fault, "ERR"),
@@ -167,7 +167,7 @@ def test_server_busy_with_a_script_is_refused(server: RedisServer) -> None:
             assert time.monotonic() < deadline
     finally:
         control.script_kill()
-    assert isinstance(error, Refused)
+    assert isinstance(error, RedisRefused)
     assert error.code == "BUSY"
 
 
