@@ -218,8 +218,8 @@ class CallsPort:
         return now
 
     def act_once(self, key: str, request: bytes, call: dict[str, Any], action: Action) -> tuple[CallState, bool]:
-        """Do an action once per idempotency key. Once it is done, a repeated request gets the call's state. Return
-        that, and whether it was done before.
+        """Do an action once per idempotency key. Once it is done, a repeated request gets the call's state, and the
+        first answer's ``transfer_ref``. Return that, and whether it was done before.
 
         ``key``: as ``key_of``. :raises Problem: 409. :raises Undone: it can't be done now; the key may be used again,
             unless digits may have been sent.
@@ -231,9 +231,9 @@ class CallsPort:
         if not same_body(claim, request):
             raise problem(409, "key_reused", "this key came with another request before", idempotency.KEY)
         if claim.outcome == DONE:
-            went_on = (call.get("record") or {}).get("transferred_to") or call.get("consultation") or UNSET
             fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
-            return CallState(**fields, transfer_ref=went_on), True
+            # That of the first answer: since then, its consultation may have ended, and another may have begun.
+            return CallState(**fields, transfer_ref=claim.transfer_ref or UNSET), True
         if claim.outcome != UNKNOWN and not self._is_over(key, claim):
             raise _in_progress()
         if action.name == actions.DIGITS:
@@ -254,7 +254,7 @@ class CallsPort:
             else:
                 store.note(self.name, key, request, ref, UNKNOWN)
             raise
-        store.note(self.name, key, request, ref, DONE)
+        store.note(self.name, key, request, ref, DONE, state.transfer_ref or "")
         return state
 
     def _is_over(self, key: str, claim: Claim) -> bool:

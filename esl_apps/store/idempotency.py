@@ -33,6 +33,8 @@ class Claim(msgspec.Struct, omit_defaults=True):
     boot: str
     outcome: str = ""
     """How an action has ended: DONE or UNKNOWN. Empty while it runs, and for a call."""
+    transfer_ref: str = ""
+    """The call that the answer to an action named, if it is done."""
 
 
 class IdempotencyKeys:
@@ -71,11 +73,11 @@ class IdempotencyKeys:
         fresh = documents.encode(IDEMPOTENCY_CLAIM, Claim(claim.body, call_ref, self._boot))
         return bool(self._reclaim([_name(integrator, key)], [held, fresh, KEEP]))
 
-    def note(self, integrator: str, key: str, body: bytes, call_ref: str, outcome: str) -> None:
+    def note(self, integrator: str, key: str, body: bytes, call_ref: str, outcome: str, transfer_ref: str = "") -> None:
         """Note how the action of a key has ended. If Redis is down, it counts as one whose process has died."""
         claim = self._own(body, call_ref)
-        noted = documents.encode(IDEMPOTENCY_CLAIM, msgspec.structs.replace(claim, outcome=outcome))
-        self._update(self._reclaim, integrator, key, claim, noted, KEEP)
+        noted = msgspec.structs.replace(claim, outcome=outcome, transfer_ref=transfer_ref)
+        self._update(self._reclaim, integrator, key, claim, documents.encode(IDEMPOTENCY_CLAIM, noted), KEEP)
 
     def age(self, integrator: str, key: str) -> float:
         """Return for how many seconds a key has been claimed. :raises StoreUnavailable: Redis is down."""

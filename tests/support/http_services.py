@@ -87,8 +87,8 @@ class FakeStore:
         self.claims[key] = Claim(claim.body, ref, BOOT)
         return True
 
-    def note(self, _integrator: str, key: str, _body: bytes, _ref: str, outcome: str) -> None:
-        self.claims[key] = msgspec.structs.replace(self.claims[key], outcome=outcome)
+    def note(self, _integrator: str, key: str, _body: bytes, _ref: str, outcome: str, transfer_ref: str = "") -> None:
+        self.claims[key] = msgspec.structs.replace(self.claims[key], outcome=outcome, transfer_ref=transfer_ref)
 
     def age(self, _integrator: str, _key: str) -> float:
         return self.claimed_for

@@ -11,6 +11,8 @@ from esl_apps.store.errors import NoAnswer
 from tests.support.http_services import BOOT, World, errors
 
 ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
+#: A consultation, and the call in which two parties are joined.
+ASKED, JOINED = "01900000-0000-7000-8000-000000000001", "01900000-0000-7000-8000-000000000002"
 #: A right body of each action.
 BODIES: dict[str, Any] = {
     "hold": None,
@@ -142,6 +144,30 @@ def test_action_repeated_with_its_key_is_done_once(world: World) -> None:
     assert [result.status_code for result in results] == [202, 202]
     assert results[0].json == results[1].json
     assert len(world.services.acting.done) == 1
+
+
+@pytest.mark.parametrize("later", [{}, {"consultation": JOINED}, {"transferred_to": JOINED}])
+def test_transfer_repeated_with_its_key_has_its_reference(world: World, later: dict[str, str]) -> None:
+    """Its consultation may have been cancelled, followed by another one, or completed."""
+    ref = call(world)
+    attempt = world.services.calls.live[ref].attempt
+    attempt.consultation = ASKED
+    first = act(world, ref, "transfer", BODIES["transfer"], Idempotency_Key="k")
+    assert first.json["transfer_ref"] == ASKED
+    attempt.consultation = None
+    attempt.set(later)
+    if attempt.transferred_to:
+        world.end(attempt)
+    again = act(world, ref, "transfer", BODIES["transfer"], Idempotency_Key="k")
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+    assert again.json["transfer_ref"] == ASKED
+
+
+def test_action_repeated_during_a_consultation_names_none(world: World) -> None:
+    ref = call(world)
+    act(world, ref, "mute", BODIES["mute"], Idempotency_Key="k")
+    world.services.calls.live[ref].attempt.consultation = ASKED
+    assert "transfer_ref" not in act(world, ref, "mute", BODIES["mute"], Idempotency_Key="k").json
 
 
 def test_action_with_the_key_of_another_request_is_409(world: World) -> None:

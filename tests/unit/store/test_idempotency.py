@@ -123,10 +123,10 @@ def test_key_says_how_its_action_ended(claims: IdempotencyKeys) -> None:
     claim = claims.claim("acme", "k", b"{}", "ref-1")
     assert claim is not None
     assert claim.outcome == ""
-    claims.note("acme", "k", b"{}", "ref-1", idempotency.DONE)
+    claims.note("acme", "k", b"{}", "ref-1", idempotency.DONE, "ref-2")
     noted = claims.claim("acme", "k", b"{}", "ref-1")
     assert noted is not None
-    assert noted.outcome == idempotency.DONE
+    assert (noted.outcome, noted.transfer_ref) == (idempotency.DONE, "ref-2")
     # Another process that took the first one for dead comes too late.
     assert not IdempotencyKeys(claims._client, "second").reclaim("acme", "k", claim, "ref-1")
 
