@@ -73,8 +73,8 @@ def _exchange(caller: Channel, leg: Channel) -> None:
             caller.set("last_sent_callee_id_name", leg.profile.callee_id_name)
             caller.set("last_sent_callee_id_number", leg.profile.callee_id_number)
         for near, far in ((caller, leg), (leg, caller)):
-            # An application that runs on a leg reads its digits.
-            while near.digits and not near.broadcast:
+            # An application that is run on the leg reads its digits. The caller's may be this bridge.
+            while near.digits and not (near is leg and near.broadcast):
                 dtmf = near.dequeue_digit()
                 # A sensitive digit is read, and goes no further.
                 if dtmf is not None and not dtmf.sensitive:
