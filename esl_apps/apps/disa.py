@@ -112,7 +112,7 @@ def _ask_again(session: Session, arrival: Arrival, entrance: Entrance, number: N
     now = _entrance(session.policy, arrival)
     if now is None:
         session.refuse(number, "the DISA is not configured any more")
-    if now.pin_hash != entrance.pin_hash:
+    if now.pin_mark != entrance.pin_mark:
         session.refuse(number, "the DISA has another PIN")
     session.account, session.longest = now.account, now.max_session
     return now

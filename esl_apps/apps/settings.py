@@ -95,6 +95,8 @@ class Entrance(Struct, frozen=True):
     max_session: float
     pin_hashed: bool = False
     """Only the PIN's hash is configured, so its length isn't known."""
+    pin_mark: str | None = None
+    """Tells this PIN from another, also after ``pin_key`` has been replaced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,7 @@ class Policy:
             enforce_call_restriction=entrance.enforce_call_restriction,
             max_session=entrance.max_session,
             pin_hashed=entrance.pin_hash is not None,
+            pin_mark=_mark(entrance.pin) if entrance.pin else entrance.pin_hash,
         )
 
     @cached_property
@@ -272,9 +273,13 @@ class Policy:
 
 @cache
 def _own_key() -> str:
-    """A key for configured DISAs if the operator gives none: a reload must not change their hashes, or it would end
-    their sessions. No card's PIN is hashed with it."""
+    """This process's key: for configured DISAs if the operator gives none, and for what a reload must not change."""
     return secrets.token_hex(32)
+
+
+@cache
+def _mark(pin: str) -> str:
+    return hash_pin(_own_key(), pin)
 
 
 class Policies:

@@ -36,7 +36,9 @@ class Rule:
 
 
 DENIED = {"mobile": Rule("deny")}
-ENTRANCE = Entrance("front", ACCOUNT, "#4821907356", 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+ENTRANCE = Entrance(
+    "front", ACCOUNT, "#4821907356", 10, 3, 2.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0, pin_mark="4821907356"
+)
 ENROLLED = Card("c2", "acme", "u1", "27825556666", active=True, claim="c27825556666")
 RULES = Rules(cid_trust="any", prompt_delay=0.0)
 
@@ -93,8 +95,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 OF_DISAS: dict[str, dict[str, Any]] = {
     "DISA is gone": {"entrances": {}},
     "class is denied": entrance(account=BARRED),
-    "PIN is another": entrance(pin_hash="#1111111111"),
-    "PIN is new": entrance(pin_hash=None),
+    "PIN is another": entrance(pin_hash="#1111111111", pin_mark="1111111111"),
+    "PIN is gone": entrance(pin_hash=None, pin_mark=None),
 }
 OF_CARDS: dict[str, dict[str, Any]] = {
     "card is deleted": {"cards": CardTable()},

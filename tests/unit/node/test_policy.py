@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from esl_apps.apps.settings import Entrance
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.cards import Account
 from esl_apps.core.unavailable import StoreUnavailable
@@ -85,6 +86,22 @@ def test_policy_entrance_is_as_configured(node: Bench) -> None:
     assert entrance is not None
     assert (entrance.account.id, entrance.pin_hash) == ("acme", policy.hash_pin(PIN))
     assert entrance.pin_length >= len(PIN)
+
+
+def test_policy_entrance_is_the_same_by_another_pin_key(build: Build) -> None:
+    """Callers in a session go on."""
+
+    def entrance(pin: str, pin_key: str) -> Entrance:
+        accounts = {"acme": {"disa": {"front": {"pin": pin}}}}
+        bench = build(name=f"app-{pin}-{pin_key}", accounts=accounts, pin_key=pin_key)
+        found = policy_of(bench).entrance("acme", "front")
+        assert found is not None
+        return found
+
+    before, after = entrance(PIN, "one-key-for-tests-012345"), entrance(PIN, "another-key-0123456789012")
+    other = entrance("9999999999", "one-key-for-tests-012345")
+    assert before.pin_hash != after.pin_hash
+    assert (before.pin_mark == after.pin_mark, before.pin_mark == other.pin_mark) == (True, False)
 
 
 @pytest.mark.parametrize(("account", "name"), [("acme", "back"), ("other", "front"), ("", "")])
