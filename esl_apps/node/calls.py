@@ -14,12 +14,13 @@ from contextlib import contextmanager, suppress
 import gevent
 
 from esl_apps.apps import second_party
+from esl_apps.apps.context import Restored
 from esl_apps.apps.ending import conclude
 from esl_apps.apps.ringing import Originator
 from esl_apps.apps.transfer import consultation
 from esl_apps.core import node_clock, terms
 from esl_apps.core.attempt import Attempt, Moment
-from esl_apps.core.call import Call, Ended, Leg
+from esl_apps.core.call import Ended, Leg
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import wire
 from esl_apps.esl.answers import ReplyError, SwitchFailed, SwitchUnavailable
@@ -31,7 +32,7 @@ from esl_apps.esl.wire import Event
 from esl_apps.node.census import Census, Strangers, is_parked
 from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.line import FindCdr, SwitchLine
-from esl_apps.node.live import ATTACH, AWAY, KILLED, PARKED, Begin, Live
+from esl_apps.node.live import ATTACH, AWAY, KILLED, PARKED, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.node.tenants import Tenants
@@ -190,7 +191,7 @@ class Calls:
 
     def expected(self) -> int:
         """How many legs ring for this node and will come here when they answer."""
-        return sum(live.run is not None and not live.attached for live in self.live.values())
+        return sum(live.placed is not None and not live.attached for live in self.live.values())
 
     def count(self, app: str) -> int:
         return self.counts()[app]
@@ -223,25 +224,25 @@ class Calls:
     def place(
         self,
         attempt: Attempt,
+        placed: Restored,
         switch: Switch,
         ring: Callable[[Originator], bool],
-        run: Callable[[Call, Begin], None],
         claims: Sequence[DialClaim] = (),
     ) -> gevent.Greenlet[..., bool | None]:
         """Place an A-leg. Returns at once a greenlet whose value says whether it answered.
 
-        ``ring`` rings it, in a greenlet of its own, and ends the attempt if it doesn't answer; ``run`` takes the
-        answered leg when its socket comes. ``claims``: without one of them, nothing is dialled any more.
+        ``ring`` rings it, in a greenlet of its own, and ends the attempt if it doesn't answer; ``placed`` goes on with
+        the answered leg when its socket comes. ``claims``: without one of them, nothing is dialled any more.
         """
         live = self._add(attempt, switch)
         self._records.save(attempt)
-        live.run = run
-        placed = background.once("call_ringing", self._ring, live, ring, claims)
+        live.placed = placed
+        ringing = background.once("call_ringing", self._ring, live, ring, claims)
         # Let the originate go out first; the client and the listeners are told after it.
         gevent.sleep(0)
         if not attempt.ended:
             self._records.moment(attempt, attempt.timeline[0])
-        return placed
+        return ringing
 
     def _ring(self, live: Live, ring: Callable[[Originator], bool], claims: Sequence[DialClaim]) -> bool:
         attempt = live.attempt
@@ -379,7 +380,7 @@ class Calls:
         if live is None:
             return
         attempt = live.attempt
-        if live.run is not None and not live.attached:
+        if live.placed is not None and not live.attached:
             # Until the switch has been asked for its time, the legs that it rings say enough.
             heard = time.monotonic()
             live.clock.hear(event, heard - (node_clock.now() - attempt.queued_at), heard)
@@ -402,7 +403,7 @@ class Calls:
             gevent.sleep(pause)
 
     def _rings(self, live: Live, event: Event) -> None:
-        if live.run is not None and not live.attached and len(live.rang) < _LEGS and event.uuid is not None:
+        if live.placed is not None and not live.attached and len(live.rang) < _LEGS and event.uuid is not None:
             leg = leg_of(event, live.clock)
             if leg.uuid not in live.rang:
                 live.rang += (leg.uuid,)

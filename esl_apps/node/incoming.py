@@ -65,7 +65,7 @@ class Incoming:
             self._referring.serve(visit)
             return
         live = self._services.calls.live.get(visit.carried) if visit.carried else None
-        if live is not None and live.run is not None and not live.attached:
+        if live is not None and live.placed is not None and not live.attached:
             visit.resume(live)
         elif self._services.readiness.draining:
             visit.refuse("draining")

@@ -9,8 +9,8 @@ from gevent.event import Event as Flag
 from gevent.lock import Semaphore
 from msgspec import Struct, field
 
+from esl_apps.apps.context import Restored
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Call
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
@@ -64,8 +64,8 @@ class Live(Struct, eq=False):
     """Taken over from a process that died: no flow runs it here."""
     released: bool = False
     """No longer adopted: another process or flow has it, so following it stops."""
-    run: Callable[[Call, Begin], None] | None = None
-    """For a call that this process placed: runs the application on the answered leg."""
+    placed: Restored | None = None
+    """The call, if this process placed it: goes on with the leg that has answered."""
 
     seen_at: float | None = None
     """Until when it is known to have been up, after its socket was lost."""

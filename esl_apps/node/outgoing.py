@@ -15,7 +15,6 @@ from esl_apps.apps.context import Placed
 from esl_apps.apps.ringing import Originator, ring_aleg
 from esl_apps.core import causes, node_clock, terms
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Call
 from esl_apps.core.cards import Account
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
@@ -24,7 +23,7 @@ from esl_apps.core.timed_call import LATE, PENDING, Scheduled
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.switch import Switch
 from esl_apps.node.dial_claim import DialClaim
-from esl_apps.node.live import Begin, Crowded, Full
+from esl_apps.node.live import Crowded, Full
 from esl_apps.node.services import Services
 from esl_apps.process import background
 from esl_apps.store.errors import NoAnswer, Unsent
@@ -94,12 +93,8 @@ class Outgoing:
                 return False
             return ring_aleg(line, attempt, placed.aleg(policy, self._application(path)))
 
-        def run(call: Call, begin: Begin) -> None:
-            # By the rules in force when A answers: a reload may have come since.
-            placed.answered(call, services.policy, services.host(begin, attempt.app))
-
         claims = [self._own(attempt.call_ref), *filter(None, [claim])]
-        return services.calls.place(attempt, switch, ring, run, claims)
+        return services.calls.place(attempt, placed, switch, ring, claims)
 
     def _own(self, ref: str) -> DialClaim:
         """Return the claim on a call that this node places from now on: others adopt it if the node is silent."""

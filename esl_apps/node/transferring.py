@@ -25,7 +25,7 @@ from esl_apps.core import causes, node_clock, talk, terms
 from esl_apps.core.actions import TRANSFER, Action, Undone, not_now
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.billing import carry_leg, divide_leg, note_before_move, note_parting
-from esl_apps.core.call import Call, Leg
+from esl_apps.core.call import Leg
 from esl_apps.core.charges import Charge
 from esl_apps.core.faults import Refused
 from esl_apps.core.numbers import Number
@@ -39,7 +39,7 @@ from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import EVENT_PLAIN, Event
 from esl_apps.node.acting import customer, leg_of, recorded_leg
 from esl_apps.node.line import SwitchLine
-from esl_apps.node.live import Begin, Live
+from esl_apps.node.live import Live
 from esl_apps.node.outgoing import targets
 from esl_apps.node.services import Services
 
@@ -218,10 +218,7 @@ class Transferring:
                 moved.set(done)
             return done
 
-        def run(call: Call, begin: Begin) -> None:
-            new.answered(call, services.policy, services.host(begin, transfer.REF))
-
-        services.calls.place(new.attempt, live.switch, ring, run)
+        services.calls.place(new.attempt, new, live.switch, ring)
         return bool(moved.get())
 
     def _rename(self, live: Live, leg: str) -> None:

@@ -158,8 +158,10 @@ class Visit:
         live.poke()
         # A leg that is transferred has the dialplan's watchdog; one that was rung has none.
         self.channel.begin(live.attempt.session_ref, watched=live.attempt.transferred_from is not None)
-        assert live.run is not None
-        live.run(self.channel, self.begin)
+        assert live.placed is not None
+        services = self.services
+        # By the rules in force when A answers: a reload may have come since.
+        live.placed.answered(self.channel, services.policy, services.host(self.begin, live.attempt.app))
 
     def settle(self) -> None:
         """Settle a channel that the dialplan handed back because its socket or its node died: end the attempt that it

@@ -197,7 +197,7 @@ def moves_and_breaks(bench: Bench, leg: str) -> Any:
     """Answer a move: the leg comes to the node, and the connection breaks before the reply."""
 
     def moved(peer: Peer, _command: str) -> bytes:
-        ref = next(live.attempt.call_ref for live in bench.live.values() if live.run is not None)
+        ref = next(live.attempt.call_ref for live in bench.live.values() if live.placed is not None)
         bench.visit("transfer", **{"Unique-ID": leg, "variable_esl_call_ref": ref})
         peer.close()
         return b""
