@@ -1,4 +1,4 @@
-"""The live calls of this node: placed, adopted, cancelled, found again after their socket is lost.
+"""The live calls of this node: placed, adopted, cancelled.
 
 A call is heard in two ways, on its own socket and on the switch's inbound connection. They come together here.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import gevent
@@ -24,15 +24,14 @@ from esl_apps.core.call import Ended, Leg
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import wire
 from esl_apps.esl.answers import ReplyError, SwitchFailed, SwitchUnavailable
-from esl_apps.esl.leg_commands import is_up
 from esl_apps.esl.legs import leg_of
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
-from esl_apps.node.census import Census, Strangers, is_parked
+from esl_apps.node.census import Census, Strangers
 from esl_apps.node.dial_claim import DialClaim
 from esl_apps.node.line import FindCdr, SwitchLine
-from esl_apps.node.live import ATTACH, AWAY, KILLED, PARKED, Live
+from esl_apps.node.live import ATTACH, KILLED, Live
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.node.tenants import Tenants
@@ -45,10 +44,6 @@ log = logging.getLogger(__name__)
 EVENTS = "BACKGROUND_JOB CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA CHANNEL_HANGUP_COMPLETE MEDIA_BUG_START"
 #: Legs of one call whose ends are kept: more than the phones that a number can ring.
 _LEGS = 200
-#: Seconds by which the last event of a leg that has ended may come late, and B's end after A's.
-_LATE, _APART = 1.0, 0.5
-#: Seconds after which to ask again for a leg whose end was not heard.
-_ASK_EVERY = 30.0
 #: Hangup causes of a leg whose place another channel takes. An INVITE with Replaces is enough for that: FreeSWITCH
 #: checks neither the dialplan nor a variable of the leg nor, if the profile has ``auth-calls`` off, a password.
 _REPLACED = frozenset({"PICKED_OFF", "ATTENDED_TRANSFER"})
@@ -60,8 +55,6 @@ _OVERHEARS, _BARGES = "eavesdrop", "sofia_sla"
 _JOINED = b"\nvariable_transfer_to: att"
 #: Seconds after which the legs of such a call are hung up once more: the new channel may have begun to dial.
 _ONCE_MORE = 1.0
-#: The last application of a caller's leg that is alone and waits for a node.
-_IDLE = frozenset({"socket", "bridge"})
 
 
 class Calls:
@@ -435,59 +428,6 @@ class Calls:
         for live in list(self.live.values()):
             if live.switch is switch:
                 live.poke()
-
-    def find_end(self, ref: str, uuid: str, core_uuid: str | None) -> Event | None:
-        """The end of an A-leg whose socket was lost. Waits as long as the switch says that the leg lives, and hangs it
-        up if no node goes on with it.
-
-        None: its FreeSWITCH process is gone, or doesn't know the leg.
-        """
-        live = self.live.get(ref)
-        if live is None:
-            return None
-        live.attempt.note("socket_lost", "the call goes on without its socket, if it lives")
-
-        def there() -> bool:
-            return live.switch.connected and live.switch.core_uuid == core_uuid
-
-        def nowhere() -> bool:
-            return not there() and all(health.switch.connected for health in self._pool.health.values())
-
-        parked_at = None
-        while True:
-            if uuid in live.ends:
-                return live.ends[uuid]
-            live.switch.hurry()
-            if not live.wait(lambda: there() or nowhere(), time.monotonic() + AWAY) or not there():
-                return None
-            switch = live.switch
-            try:
-                asked = time.monotonic()
-                alive = is_up(switch, uuid)
-                parked = alive and is_parked(self.census.legs(switch, asked).get(ref, []), _IDLE)
-            except SwitchFailed:
-                # Writing to a connection that has just broken fails at once. Pause, or the greenlet that reads the
-                # connection never runs to notice the break.
-                gevent.sleep(0.05)
-                continue
-            if not alive:
-                # Its last event may still be on its way.
-                live.wait(lambda: uuid in live.ends, time.monotonic() + _LATE)
-                return live.ends.get(uuid)
-            parked_at = (parked_at or asked) if parked else None
-            if parked_at is not None and asked - parked_at >= PARKED and self._records.has(live):
-                self.reap_orphan(switch, ref)
-            patience = PARKED if parked else _ASK_EVERY
-            live.wait(lambda: uuid in live.ends or not live.switch.connected, time.monotonic() + patience)
-            # Until now its end would have been heard.
-            live.seen_at = node_clock.now()
-
-    def blegs_of(self, live: Live, aleg_uuid: str, open_blegs: Iterable[str]) -> list[Event]:
-        """The ends of a call's B-legs, in order. They arrive at about the same time as that of ``aleg_uuid``, which has
-        ended. ``open_blegs``: those that had not ended when its socket was lost."""
-        expected = {aleg_uuid, *open_blegs}
-        live.wait(lambda: len(live.ends) > 1 and live.ends.keys() >= expected, time.monotonic() + _APART)
-        return [event for uuid, event in live.ends.items() if uuid != aleg_uuid]
 
 
 def _is_replaced(end: Event) -> bool:

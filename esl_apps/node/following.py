@@ -105,7 +105,7 @@ class Following:
             try:
                 legs = self._services.calls.census.legs(switch, asked_at).get(ref, [])
             except SwitchFailed:
-                # Let the greenlet that reads the connection run, as in ``Calls.find_end``.
+                # Let the greenlet that reads the connection run, as in ``lost_socket.wait_for_end``.
                 gevent.sleep(0.05)
                 continue
             self._picture(live, legs)

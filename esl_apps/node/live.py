@@ -54,7 +54,7 @@ class Live(Struct, eq=False):
     had_by: list[str] = field(default_factory=list)
     """The processes that had the call before this one, by boot."""
     ends: dict[str, Event] = field(default_factory=dict)
-    """CHANNEL_HANGUP_COMPLETE of its A-legs, by UUID, from the inbound connection."""
+    """CHANNEL_HANGUP_COMPLETE of its legs, by UUID, from the inbound connection."""
     rang: tuple[str, ...] = ()
     """UUIDs of A-legs that have rung: several if an agent has several phones."""
     changed: Flag = field(default_factory=Flag)
@@ -77,6 +77,11 @@ class Live(Struct, eq=False):
     @property
     def essence(self) -> Essence:
         return essence(self.attempt, self.core_uuid, self.clock.ahead, self.had_by)
+
+    @property
+    def bleg_ends(self) -> list[Event]:
+        """The ends of its B-legs that have been heard."""
+        return [end for end in self.ends.values() if end.var("esl_bleg") is not None]
 
     def move_to(self, switch: Switch) -> None:
         """Place it on another switch."""

@@ -27,6 +27,7 @@ from esl_apps.esl.switch_cdr import FRESH
 from esl_apps.esl.switch_clock import SwitchClock
 from esl_apps.esl.wire import Event
 from esl_apps.net.address import plain
+from esl_apps.node import lost_socket
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
 from esl_apps.store.essence import Essence, restored
@@ -41,10 +42,6 @@ Found = tuple[str, Essence]
 _CDR_WRITTEN = 1.0
 #: Seconds that a flow has to end its attempt once it was told of the end.
 _SETTLE = 2.0
-
-
-class Followed(gevent.GreenletExit):
-    """Ends a flow whose call goes on without it. No application handles it."""
 
 
 class Visit:
@@ -185,7 +182,7 @@ class Visit:
                 # It dialled nothing and the caller goes on. End it once that has begun, not before.
                 self._before = live
                 return
-            if attempt.state == QUEUED and not application(attempt.app).session and not _blegs(live):
+            if attempt.state == QUEUED and not application(attempt.app).session and not live.bleg_ends:
                 # It rang no phone: go on in the same call, and let that flow end without one.
                 calls.release(live)
                 live.ends[self.channel.uuid] = data
@@ -367,50 +364,6 @@ class Visit:
             live.attempt.closes = True
             live.attempt.lose(node_clock.now())
 
-    def _find_end(self, uuid: str) -> Event | None:
+    def _find_end(self, _uuid: str) -> Event | None:
         live = self.services.calls.live.get(self.ref)
-        if live is None:
-            return None
-        if self.services.calls.on_socket_lost(live):
-            # No flow goes on with its caller.
-            live.attempt.closes = True
-            raise Followed
-        talked = live.attempt.bridged_at is not None
-        end = self.services.calls.find_end(self.ref, uuid, self.core_uuid)
-        if live.seen_at is not None:
-            self.channel.seen(live.seen_at)
-        if end is None and not live.switch.connected:
-            return None
-        if end is None:
-            # It ended while no connection was up.
-            end = self.services.switch_cdr.wait_for(self.ref, uuid)
-            for cdr in self.services.switch_cdr.legs(self.ref):
-                if cdr.bleg:
-                    live.ends.setdefault(cdr.uuid, cdr.event)
-        if end is not None:
-            if end.int("Caller-Channel-Answered-Time") > 0:
-                self.channel.tell(end, b"CHANNEL_ANSWER")
-            blegs = self.services.calls.blegs_of(live, uuid, self.channel.open_blegs)
-            for open_bleg in self.channel.open_blegs:
-                # Its file may be written after A's.
-                if open_bleg not in live.ends and (event := self.services.switch_cdr.wait_for(self.ref, open_bleg)):
-                    blegs.append(event)
-            for bleg in blegs:
-                self._tell(bleg)
-        attempt = live.attempt
-        if live is self.services.calls.live.get(self.ref) and not talked:
-            session = application(attempt.app).session
-            self.services.calls.leave(live, dialled=attempt.number is not None if session else bool(_blegs(live)))
-        return end
-
-    def _tell(self, bleg: Event) -> None:
-        """Pass on what the lost socket didn't hear: that B answered, and how it ended."""
-        answered = bleg.int("Caller-Channel-Answered-Time") > 0
-        if answered:
-            self.channel.tell(bleg, b"CHANNEL_ANSWER")
-        self.channel.tell(bleg, b"CHANNEL_HANGUP_COMPLETE")
-
-
-def _blegs(live: Live) -> list[Event]:
-    """The ends of its B-legs that have been heard."""
-    return [end for end in live.ends.values() if end.var("esl_bleg") is not None]
+        return None if live is None else lost_socket.find_end(self.services, live, self.channel, self.core_uuid)

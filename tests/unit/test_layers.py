@@ -303,6 +303,6 @@ def test_times_of_calls_come_from_the_nodes_clock() -> None:
 
 
 def test_times_of_switches_are_read_in_one_place() -> None:
-    """``node.visit`` asks only whether there is one, and ``esl.switch_cdr`` writes them."""
+    """``node.lost_socket`` asks only whether there is one, and ``esl.switch_cdr`` writes them."""
     found = {name for name in outside_sandbox() if name and OF_SWITCHES.search(modules()[name].read_text())}
-    assert found == {"esl.channel", "esl.legs", "esl.switch_cdr", "esl.switch_clock", "node.visit"}
+    assert found == {"esl.channel", "esl.legs", "esl.switch_cdr", "esl.switch_clock", "node.lost_socket"}

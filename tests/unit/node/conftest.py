@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from esl_apps.esl import switch, switch_cdr
-from esl_apps.node import acting, calls, following, incoming, outgoing, records, timed_calls, visit
+from esl_apps.node import acting, calls, following, incoming, lost_socket, outgoing, records, timed_calls, visit
 from esl_apps.store import documents, redis_client
 from tests.support.bench import Bench, Breakable, Build
 from tests.support.node import RedisServer
@@ -39,8 +39,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "WRITTEN", 0.01)
     monkeypatch.setattr(visit, "_CDR_WRITTEN", 0.01)
     monkeypatch.setattr(visit, "_SETTLE", 0.05)
-    monkeypatch.setattr(calls, "_LATE", 0.01)
-    monkeypatch.setattr(calls, "_APART", 0.01)
+    monkeypatch.setattr(lost_socket, "_LATE", 0.01)
+    monkeypatch.setattr(lost_socket, "_APART", 0.01)
     monkeypatch.setattr(calls, "KILLED", 0.01)
     monkeypatch.setattr(acting, "_TOLD", 2.0)
     monkeypatch.setattr(records, "_CLOSED", 0.01)

@@ -18,7 +18,7 @@ from esl_apps.core.notification import INBOUND_LIST
 from esl_apps.core.status import document
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import switch_cdr
-from esl_apps.node import calls, charging
+from esl_apps.node import charging, lost_socket
 from esl_apps.node import visit as visit_module
 from esl_apps.store import keys
 from esl_apps.store.essence import Essence
@@ -497,7 +497,7 @@ def test_visit_of_own_call_that_dialled_nothing_has_one_record(bench: Bench, mon
 
 def test_visit_of_own_call_keeps_its_place(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flow that has lost the socket gives it back, before the one that goes on takes it."""
-    monkeypatch.setattr(calls, "_APART", 0.3)
+    monkeypatch.setattr(lost_socket, "_APART", 0.3)
     monkeypatch.setattr(visit_module, "_SETTLE", 5.0)
     bench = build(accounts=ACME).connect()
     usage, held = bench.services.usage, bench.services.usage.leases._held
@@ -610,6 +610,19 @@ def test_visit_of_an_adopted_call_is_settled_by_ends_heard(bench: Bench) -> None
 # The end of a channel whose socket was lost -------------------------------------------------------------
 
 
+def test_visit_of_a_released_call_looks_for_no_end(bench: Bench) -> None:
+    visitor = bench.visit()
+    visitor.types(PIN)
+    eventually(lambda: any("tone" in arg for _app, arg in visitor.switch.executed))
+    (live,) = bench.live.values()
+    bench.services.calls.release(live)
+    visitor.loses_socket()
+    visitor.served()
+    assert live.attempt.ended
+    assert not any(text.startswith("api uuid_exists") for text in bench.switch.heard)
+    assert bench.records() == []
+
+
 def test_visit_finds_the_end_on_the_inbound_connection(bench: Bench) -> None:
     first, attempt = socket_lost(bench, "0820001234", bridge=rings())
     tags: dict[str, Any] = {"variable_esl_call_ref": attempt.call_ref}
@@ -623,7 +636,7 @@ def test_visit_finds_the_end_on_the_inbound_connection(bench: Bench) -> None:
 
 def test_visit_waits_for_the_end_of_the_leg_that_rang(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An earlier gateway has failed, and its leg's end says nothing of the callee."""
-    monkeypatch.setattr(calls, "_APART", 5.0)
+    monkeypatch.setattr(lost_socket, "_APART", 5.0)
     first, attempt = socket_lost(bench, "0820001234", bridge=rings())
     tags: dict[str, Any] = {"variable_esl_call_ref": attempt.call_ref}
     bleg = {"variable_esl_bleg": attempt.session_ref, **tags}
