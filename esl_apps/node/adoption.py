@@ -111,8 +111,8 @@ class Adoption(background.Kept):
         """A call of the call log, or what Redis has of it, if that is newer: the disk may have been full."""
         with suppress(StoreUnavailable):
             found = self._services.store.essence(call.call_ref, filter(None, [self._services.membership.predecessor]))
-            if found is not None and found[1].changes > call.changes:
-                return found[1]
+            if found is not None and found.call.changes > call.changes:
+                return found.call
         return call
 
     def _is_followed(self, ref: str) -> bool:

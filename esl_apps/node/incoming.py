@@ -112,7 +112,7 @@ class Incoming:
         if live is not None and live.adopted:
             known: Essence | None = live.essence
         else:
-            known = found[1] if found is not None else None
+            known = found.call if found is not None else None
         if known is None:
             visit.refuse("its call has ended", "NORMAL_CLEARING")
             return

@@ -30,13 +30,9 @@ from esl_apps.net.address import plain
 from esl_apps.node import lost_socket
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.store.essence import Essence, restored
+from esl_apps.store.essence import Essence, FoundCall, restored
 
 log = logging.getLogger(__name__)
-
-Found = tuple[str, Essence]
-"""A process's boot, and a call that it has."""
-
 
 #: Seconds to wait for the CDR file of a B-leg whose caller is already here.
 _CDR_WRITTEN = 1.0
@@ -196,17 +192,17 @@ class Visit:
             self._carried_on = carried_on(attempt, attempt.record)
             return
         found = self.find_call()
-        if found is not None and self._is_stale(found[1]):
+        if found is not None and self._is_stale(found.call):
             # Redis has it as it was before the number was dialled. The process that dialled, or its next run, records
             # it; here the session goes on.
-            self.session_ref, self.has_record, self._carried_on = found[1].session_ref, True, carried_on(found[1])
+            self.session_ref, self.has_record, self._carried_on = found.call.session_ref, True, carried_on(found.call)
             return
         if found is not None:
             # Settle it even if it can't be taken over: two processes record the same end, and Redis takes it once.
             taken = self.take_over(found)
-            attempt = self._settle(found[1], {})
-            if taken and found[1].had_by[-1:] == [found[0]]:
-                self.services.charging.settle_later(attempt, found[1].had_by)
+            attempt = self._settle(found.call, {})
+            if taken and found.call.had_by[-1:] == [found.boot]:
+                self.services.charging.settle_later(attempt, found.call.had_by)
 
     def _is_stale(self, known: Essence) -> bool:
         """Whether a session's call has a leg that Redis, which refused to write, knows nothing of."""
@@ -222,7 +218,7 @@ class Visit:
         """Whether a number was dialled from this channel, and has come to its end."""
         return any(self.channel.data.var(name) for name in ("last_bridge_to", "last_bridge_hangup_cause"))
 
-    def find_call(self) -> Found | None:
+    def find_call(self) -> FoundCall | None:
         """The call that this channel carries, and the process that has it. None: it has ended, or Redis is down; then
         the node that adopts it follows it to its end."""
         services = self.services
@@ -260,14 +256,14 @@ class Visit:
             # It has ended, or its process died before Redis had all of it.
             self._continues = self.carried
 
-    def take_over(self, found: Found) -> bool:
+    def take_over(self, found: FoundCall) -> bool:
         """Make a call this process's. False: it has ended meanwhile, or Redis is down."""
         store, current = self.services.store, found
         try:
-            while not store.take_over(current[1], current[0]):
+            while not store.take_over(current.call, current.boot):
                 # Another process took it first, to adopt it: take it from that one.
                 again = store.essence(self.carried, self.services.membership.peers)
-                if again is None or again[0] == current[0]:
+                if again is None or again.boot == current.boot:
                     return False
                 current = again
         except StoreUnavailable as error:

@@ -28,7 +28,7 @@ from esl_apps.store.connection import Command
 from esl_apps.store.documents import WrongVersion
 from esl_apps.store.ended_calls import EndedCalls
 from esl_apps.store.errors import Unreadable
-from esl_apps.store.essence import Essence, own_version, read_essence
+from esl_apps.store.essence import Essence, FoundCall, own_version, read_essence
 from esl_apps.store.gone_calls import End, GoneCalls
 from esl_apps.store.hourly_quota import HourlyQuota
 from esl_apps.store.lenient_reads import LenientReads
@@ -299,8 +299,8 @@ class CallStore:
         (found,) = self._reads.ask([("HVALS", keys.live(boot))], [])
         return any(isinstance(own_version(raw), WrongVersion) for raw in found)
 
-    def essence(self, ref: str, boots: Iterable[str]) -> tuple[str, Essence] | None:
-        """A live call's process and essence.
+    def essence(self, ref: str, boots: Iterable[str]) -> FoundCall | None:
+        """A live call, and the one of these processes that has it.
 
         :raises StoreUnavailable: Redis is down, or the call is of a version that isn't read here (``WrongVersion``).
         """
@@ -308,7 +308,7 @@ class CallStore:
         answers = self._reads.ask([("HGET", keys.live(boot), ref) for boot in listed], None)
         for boot, raw in zip(listed, answers, strict=True):
             if raw is not None and (call := read_essence(raw)) is not None:
-                return boot, call
+                return FoundCall(boot, call)
         return None
 
     def has(self, ref: str) -> bool:

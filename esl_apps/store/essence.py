@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -40,6 +40,14 @@ class Essence(CallFields, omit_defaults=True):
 
     def encode(self) -> bytes:
         return documents.encode(LIVE_CALL, self, self.rest)
+
+
+class FoundCall(NamedTuple):
+    """A live call in Redis."""
+
+    boot: str
+    """Of the process that has it."""
+    call: Essence
 
 
 class StoredEssence(Essence, omit_defaults=True, dict=True):
