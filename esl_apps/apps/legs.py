@@ -11,6 +11,7 @@ from esl_apps.apps.settings import Settings
 from esl_apps.core import causes, dialstring, display_name, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import SWITCH_MARGIN, Bridged, Call, CallEnded, Leg, Progress
+from esl_apps.core.dialstring import Turn
 from esl_apps.core.numbers import Number
 from esl_apps.core.versions import CHANNEL_VARIABLES
 
@@ -257,10 +258,6 @@ def join(
     return outcome
 
 
-#: One of :func:`dialstring.in_turn`.
-_Turn = tuple[str, dialstring.Gateway | None, Mapping[str, str]]
-
-
 def dial(
     call: Call,
     attempt: Attempt,
@@ -277,16 +274,16 @@ def dial(
     ``wanted``: each user's endpoints; a single one may be None, as for ``Call.bridge``.
     """
     leg = bleg_variables(settings, attempt, bleg)
-    left: dict[str | None, list[_Turn]] = {user: [*dialstring.in_turn(wanted[user])] for user in wanted}
-    turn: dict[str | None, _Turn] = {}
+    left: dict[str | None, list[Turn]] = {user: [*dialstring.in_turn(wanted[user])] for user in wanted}
+    turns: dict[str | None, Turn] = {}
     heard = False
 
     def listen(what: str, at: float, answering: Leg | None) -> None:
         nonlocal heard
         heard = heard or what != "dialled"
         if what == "answered":
-            if answering is not None and answering.user in turn:
-                attempt.gateway = _label(turn[answering.user])
+            if answering is not None and answering.user in turns:
+                attempt.gateway = turns[answering.user].label
             # It isn't needed any more, and the two may talk for an hour.
             leg.clear()
         progress(what, at, answering)
@@ -296,28 +293,28 @@ def dial(
     while again:
         began = time.monotonic()
         deadline = deadline if deadline is not None else began + bleg.timeout
-        turn = {user: left[user].pop(0) for user in again}
-        endpoints = [(endpoint, user) for user, (endpoint, _gateway, _patience) in turn.items()]
+        turns = {user: left[user].pop(0) for user in again}
+        endpoints = [(turn.endpoint, user) for user, turn in turns.items()]
         attempt.note(
             "dial", ", ".join(dict.fromkeys(endpoint.partition("/")[0] + "/…" for endpoint, _user in endpoints))
         )
         # If several ring, the gateway is that of the first to answer.
-        alone = next(iter(turn.values())) if len(turn) == 1 else None
-        attempt.gateway = None if alone is None else _label(alone)
+        alone = next(iter(turns.values())) if len(turns) == 1 else None
+        attempt.gateway = None if alone is None else alone.label
         attempt.save()
         leg.pop("leg_progress_timeout", None)
-        leg.update({} if alone is None else alone[2])
+        leg.update({} if alone is None else alone.patience)
         heard = False
         bridged = call.bridge(leg, endpoints, deadline - began, bleg.longest, listen, parts=parts, until=bleg.until)
-        if alone is not None and bridged.timed_out and not heard and _is_silent(alone, time.monotonic() - began):
+        if alone is not None and bridged.timed_out and not heard and alone.is_silent(time.monotonic() - began):
             bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER", bridged.bleg)
         if bridged.by_switch:
             attempt.note("switch_full", "it had no session to spare")
-        failed = _failed(turn, bridged)
-        for label, code in {_label(turn[user]) or "": code for user, code in failed.items()}.items():
+        failed = _failed(turns, bridged)
+        for label, code in {turns[user].label or "": code for user, code in failed.items()}.items():
             attempt.note("gateway_failed", f"{label}: cause {code}")
             attempt.gateways_failed.append(label)
-        if len(failed) == len(turn):
+        if len(failed) == len(turns):
             attempt.gateway = None
             if not bridged.gateway_failed:
                 # Without a leg, it says that no user is registered.
@@ -327,18 +324,10 @@ def dial(
         yield bridged, again
 
 
-def _label(turn: _Turn) -> str | None:
-    return None if turn[1] is None else turn[1].label
-
-
-def _is_silent(turn: _Turn, waited: float) -> bool:
-    return turn[1] is not None and turn[1].is_silent(waited)
-
-
-def _failed(turn: Mapping[str | None, _Turn], bridged: Bridged) -> dict[str | None, int]:
+def _failed(turns: Mapping[str | None, Turn], bridged: Bridged) -> dict[str | None, int]:
     """Return the users whose gateway failed, each with its cause."""
-    behind = [user for user in turn if turn[user][1] is not None]
-    if len(turn) == 1:
+    behind = [user for user, turn in turns.items() if turn.gateway is not None]
+    if len(turns) == 1:
         return {user: bridged.code for user in behind if bridged.gateway_failed}
     if bridged.answered or bridged.timed_out or bridged.by_switch:
         return {}

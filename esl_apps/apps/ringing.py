@@ -105,22 +105,21 @@ def _ring_from_here(originator: Originator, attempt: Attempt, aleg: Aleg, deadli
     # Only for a lost application: its own time-out fires first (hazard 19).
     leg = {**aleg.variables, "originate_timeout": str(int(aleg.timeout) + SWITCH_MARGIN), **UNHEARD}
     rang: Rang | None = None
-    for endpoint, gateway, patience in dialstring.in_turn(aleg.endpoints):
+    for turn in dialstring.in_turn(aleg.endpoints):
         if _is_lost(originator, attempt):
             return rang or Rang("taken")
-        command = dialstring.originate({**leg, **patience}, endpoint, aleg.application)
+        command = dialstring.originate({**leg, **turn.patience}, turn.endpoint, aleg.application)
         attempt.dialled(node_clock.now())
         attempt.placed = True
         began = time.monotonic()
-        rang = originator.originate(command, deadline, phone=gateway is None)
-        unheard = rang.outcome == "timed_out" and not rang.heard
-        if unheard and gateway is not None and gateway.is_silent(time.monotonic() - began):
+        rang = originator.originate(command, deadline, phone=turn.gateway is None)
+        if rang.outcome == "timed_out" and not rang.heard and turn.is_silent(time.monotonic() - began):
             rang = Rang("failed", causes.NETWORK_OUT_OF_ORDER)
         if rang.outcome == "full":
             attempt.note("switch_full", "it had no session to spare")
         if _is_over(attempt) or rang.outcome != "failed" or rang.code not in causes.GATEWAY_FAILED:
             break
-        attempt.note("gateway_failed", f"{gateway.label}: cause {rang.code}" if gateway else f"cause {rang.code}")
+        attempt.note("gateway_failed", f"{turn.label}: cause {rang.code}" if turn.gateway else f"cause {rang.code}")
     return rang or Rang("failed", causes.NETWORK_OUT_OF_ORDER)
 
 

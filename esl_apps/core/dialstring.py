@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from esl_apps.core.numbers import Number
@@ -80,18 +81,33 @@ class Gateway(str):
         return self.silence is not None and waited >= self.silence
 
 
-def in_turn(endpoints: Sequence[str]) -> Iterator[tuple[str, Gateway | None, Mapping[str, str]]]:
-    """Return each endpoint, the same as a gateway if it is one, and the variables that end a leg to a silent gateway.
+class Turn(NamedTuple):
+    """One of the endpoints that are tried one after the other."""
 
-    The last gateway is waited for. It may only be slow: FreeSWITCH doesn't tell a 100 Trying from silence.
-    """
+    endpoint: str
+    patience: Mapping[str, str]
+    """The variables that end a leg to a silent gateway."""
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """The endpoint, if it is one."""
+        return self.endpoint if isinstance(self.endpoint, Gateway) else None
+
+    @property
+    def label(self) -> str | None:
+        return None if self.gateway is None else self.gateway.label
+
+    def is_silent(self, waited: float) -> bool:
+        return self.gateway is not None and self.gateway.is_silent(waited)
+
+
+def in_turn(endpoints: Sequence[str]) -> Iterator[Turn]:
+    """Yield the turn of each endpoint. The last gateway is waited for: it may only be slow, as FreeSWITCH doesn't tell
+    a 100 Trying from silence."""
     for endpoint in endpoints:
-        gateway = endpoint if isinstance(endpoint, Gateway) else None
-        if gateway is None or gateway.silence is None or endpoint is endpoints[-1]:
-            yield endpoint, gateway, {}
-        else:
-            # In whole seconds, up to one late.
-            yield endpoint, gateway, {"leg_progress_timeout": str(int(gateway.silence))}
+        silence = endpoint.silence if isinstance(endpoint, Gateway) and endpoint is not endpoints[-1] else None
+        # In whole seconds, up to one late.
+        yield Turn(endpoint, {} if silence is None else {"leg_progress_timeout": str(int(silence))})
 
 
 def encode(value: str) -> str:
