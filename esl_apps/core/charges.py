@@ -269,10 +269,10 @@ class Charge:
         back = []
         for ticket in self.tickets:
             customers = ticket.bound.key.startswith(("card:", "account:"))
-            uncounted = self.ended and self.provisional and (customers or not answered)
+            uncount = self.ended and self.provisional and (customers or not answered)
             parts = ticket.unused(spent) if ticket.timed else []
-            if parts or uncounted:
-                back.append(Return(self, ticket, parts, uncounted))
+            if parts or uncount:
+                back.append(Return(self, ticket, parts, uncount))
         self.stale = False
         self.provisional = self.provisional and not self.ended
         return back
@@ -354,12 +354,12 @@ class Return(NamedTuple):
     charge: Charge
     ticket: Ticket
     parts: Sequence[Slice]
-    counted: bool
-    """Its call counts no longer."""
+    uncount: bool
+    """Count its call no longer."""
 
     def keep(self, *, sure: bool) -> None:
         """Return it later. ``sure``: Redis hasn't taken it; otherwise only the call, which Redis takes once."""
-        if self.counted:
+        if self.uncount:
             self.charge.provisional = True
         if sure:
             self.ticket.keep(self.parts)

@@ -200,7 +200,7 @@ class UsageStore:
         # The call is not dialled, so it must count nowhere. One script could not check all bounds first: their keys are
         # on different slots.
         undo = [
-            self._returning(ticket, [(seconds, day, minute)] if seconds else [], counted=new)
+            self._returning(ticket, [(seconds, day, minute)] if seconds else [], uncount=new)
             for ticket, seconds, _left, day, minute, _why, new in counted
         ]
         with suppress(StoreUnavailable):
@@ -358,7 +358,7 @@ class UsageStore:
         failed = []
         for i in range(0, len(back), _BATCH):
             batch = back[i : i + _BATCH]
-            runs = [self._returning(given.ticket, given.parts, counted=given.counted) for given in batch]
+            runs = [self._returning(given.ticket, given.parts, uncount=given.uncount) for given in batch]
             try:
                 answers = run_all(self._client, runs, strict=False)
             except StoreUnavailable as error:
@@ -381,12 +381,12 @@ class UsageStore:
         args = self._clock(), _lowest(an_hour), _lowest(a_day), f"{owed:.3f}", f"{wanted:.3f}"
         return self._take.on((keys.usage_sums(key),), args)
 
-    def _returning(self, ticket: Ticket, parts: Sequence[Slice], *, counted: bool) -> Run:
-        """``counted``: the call counts no longer, whichever process has counted it."""
+    def _returning(self, ticket: Ticket, parts: Sequence[Slice], *, uncount: bool) -> Run:
+        """``uncount``: count the call no longer, whichever process has counted it."""
         flat = [value for seconds, day, minute in parts for value in (f"{seconds:.3f}", day, minute)]
         bound = ticket.bound
         return self._give_back.on(
-            (keys.usage_calls(bound.key), keys.usage_sums(bound.key)), (bound.member if counted else "", *flat)
+            (keys.usage_calls(bound.key), keys.usage_sums(bound.key)), (bound.member if uncount else "", *flat)
         )
 
     def _share(
