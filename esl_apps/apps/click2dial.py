@@ -7,7 +7,7 @@ come as ``X-Teleforge-*`` headers. ``IntegratorRules.read`` reads both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -291,55 +291,19 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         raise NotServed("no such integrator", "SWITCH_CONGESTION")
     family = next((family for family in _FAMILIES if _has_marks(call, family)), _FAMILIES[0])
     agent = _agent_of(call, policy.trusted)
-    callee = call.header("Caller-Destination-Number") or ""
-
-    def header(name: str) -> str | None:
-        # A phone whose names were changed one by one has both.
-        found = (call.sip_header(f"{prefix}-{name}") for prefix in _FAMILIES)
-        return next((text for text in found if text is not None), None)
-
-    fields: dict[str, object] = {
-        **call_options.of_headers(header),
-        "agent": agent or "",
-        "callee": callee,
-        "outbound_id": header("Outbound-ID") or "",
-        "contact_ref": header("Contact-Ref"),
-        # Its name in older documents.
-        "call_ref": header("Call-Ref"),
-    }
-    order: Order | None = None
-    faults: list[Fault] = []
-    if agent is None:
-        faults = [Fault("agent", "not_registered", "only a registered phone or a trusted address may dial")]
-    else:
-        try:
-            order = client.read(fields)
-        except Refused as refused:
-            faults = refused.faults
-    if order is None:
-        first, second = settings.plan.find(agent), settings.plan.find(callee)
-        attempt = Attempt(
-            app=REF,
-            integrator=client.name,
-            extension=presented(agent),
-            number=presented(callee),
-            **parties.first(first),
-            **parties.second(second),
-            dial_number=None,
-            call_dir=numbers.direction(first, second),
-            # Ignore the reference of a phone that isn't trusted.
-            contact_ref=client.contact_ref(fields, []) if agent is not None else "",
-        )
-        attempt.aleg_uuid = call.uuid
-        attempt.dialled(call.created_at)
-        host.begin(attempt)
-        _refuse(call, attempt, faults, family)
+    fields = _fields_of(call, agent)
+    try:
+        if agent is None:
+            raise Refused([Fault("agent", "not_registered", "only a registered phone or a trusted address may dial")])
+        order = client.read(fields)
+    except Refused as refused:
+        attempt = _refused_attempt(client, settings.plan, agent, fields)
+        _begin(call, attempt, host)
+        _refuse(call, attempt, refused.faults, family)
         return
     click = new_call(order, client, settings, placed=False)
     attempt = click.attempt
-    attempt.aleg_uuid = call.uuid
-    attempt.dialled(call.created_at)
-    host.begin(attempt)
+    _begin(call, attempt, host)
     fault = _pay(host.usage, attempt, click.charges(policy)) if host.room(attempt) else NO_ROOM
     if fault is not None:
         client.return_turn(order)
@@ -354,6 +318,51 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     _finish(call, attempt, failed)
+
+
+def _fields_of(call: Call, agent: str | None) -> dict[str, object]:
+    """Return the order in a phone's INVITE, as the fields of a request."""
+
+    def header(name: str) -> str | None:
+        # A phone whose names were changed one by one has both.
+        texts = (call.sip_header(f"{family}-{name}") for family in _FAMILIES)
+        return next((text for text in texts if text is not None), None)
+
+    return {
+        **call_options.of_headers(header),
+        "agent": agent or "",
+        "callee": call.header("Caller-Destination-Number") or "",
+        "outbound_id": header("Outbound-ID") or "",
+        "contact_ref": header("Contact-Ref"),
+        # Its name in older documents.
+        "call_ref": header("Call-Ref"),
+    }
+
+
+def _refused_attempt(
+    client: IntegratorRules, plan: NumberPlan, agent: str | None, fields: Mapping[str, object]
+) -> Attempt:
+    """Make the attempt of a call whose order can't be read."""
+    callee = str(fields["callee"])
+    first, second = plan.find(agent), plan.find(callee)
+    return Attempt(
+        app=REF,
+        integrator=client.name,
+        extension=presented(agent),
+        number=presented(callee),
+        **parties.first(first),
+        **parties.second(second),
+        dial_number=None,
+        call_dir=numbers.direction(first, second),
+        # Ignore the reference of a phone that isn't trusted.
+        contact_ref=client.contact_ref(fields, []) if agent is not None else "",
+    )
+
+
+def _begin(call: Call, attempt: Attempt, host: Host) -> None:
+    attempt.aleg_uuid = call.uuid
+    attempt.dialled(call.created_at)
+    host.begin(attempt)
 
 
 def _has_marks(call: Call, family: str) -> bool:

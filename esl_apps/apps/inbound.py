@@ -42,13 +42,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     dnis = call.header("Caller-Destination-Number") or ""
     queue = _queue_of(dnis, policy)
     if queue is None:
-        attempt = Attempt(app=REF, extension=None, number=caller, dial_number=presented(dnis), call_dir="external")
-        attempt.dialled(call.created_at)
-        host.begin(attempt)
-        attempt.note("refused", "the number is not in the configuration's inbound")
-        with suppress(CallEnded):
-            call.hangup("UNALLOCATED_NUMBER")
-        attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, call.ended().at)
+        _refuse(call, caller, dnis, host)
         return
     settings = policy.settings
     from_whom = settings.plan.find(caller)
@@ -86,18 +80,7 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
         call.ring()
         bridged = _ring(call, attempt, queue, agents, policy, host)
         leave_if_transferred(call, attempt)
-        if bridged.answered:
-            call.hangup("NORMAL_CLEARING")
-        elif bridged.timed_out or causes.failure(bridged.code) == "no_answer":
-            call.play_early("agents_unavailable", 20)
-            call.hangup("NO_ANSWER")
-        elif causes.failure(bridged.code) == "busy":
-            call.hangup("USER_BUSY")
-        elif bridged.by_switch:
-            # A 503: the trunk may have another switch.
-            call.hangup(bridged.cause)
-        else:
-            call.hangup("NO_ANSWER" if bridged.code != causes.NOT_REGISTERED else "USER_NOT_REGISTERED")
+        _hang_up(call, bridged)
     except CallEnded as ended:
         attempt.note("aleg_ended", str(ended))
     end = call.ended()
@@ -110,6 +93,35 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     if end.legs or not end.lost:
         rung_agents.fared(attempt, end.legs)
     conclude(attempt, end, None if bridged is None or bridged.answered else bridged, terms.AGENT)
+
+
+def _refuse(call: Call, caller: str | None, dnis: str, host: Host) -> None:
+    """Refuse a call to a number that isn't configured."""
+    attempt = Attempt(app=REF, extension=None, number=caller, dial_number=presented(dnis), call_dir="external")
+    attempt.dialled(call.created_at)
+    host.begin(attempt)
+    attempt.note("refused", "the number is not in the configuration's inbound")
+    with suppress(CallEnded):
+        call.hangup("UNALLOCATED_NUMBER")
+    attempt.end(terms.REJECTED, causes.CALL_REJECTED, terms.SYSTEM, call.ended().at)
+
+
+def _hang_up(call: Call, bridged: Bridged) -> None:
+    """End the caller's leg as its agents fared. :raises CallEnded: always."""
+    failure = causes.failure(bridged.code)
+    if bridged.answered:
+        cause = "NORMAL_CLEARING"
+    elif bridged.timed_out or failure == "no_answer":
+        call.play_early("agents_unavailable", 20)
+        cause = "NO_ANSWER"
+    elif failure == "busy":
+        cause = "USER_BUSY"
+    elif bridged.by_switch:
+        # A 503: the trunk may have another switch.
+        cause = bridged.cause
+    else:
+        cause = "USER_NOT_REGISTERED" if bridged.code == causes.NOT_REGISTERED else "NO_ANSWER"
+    call.hangup(cause)
 
 
 def _queue_of(dnis: str, policy: AppPolicy) -> Queue | None:
