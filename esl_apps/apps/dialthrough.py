@@ -97,7 +97,7 @@ def dial_on(session: Session, opened: Opened | None) -> None:
             with suppress(StoreUnavailable):
                 session.policy.cards.dial(session.card, number.plus)
         else:
-            _ask_again(session, number, opened)
+            _read_again(session, number, opened)
         caller_id = shown(session, session.caller if session.card.retain_cid else None)
         session.tell(
             session.dial(number, caller_id.number, _diversion(session) if caller_id.own else None, name=caller_id.name)
@@ -115,7 +115,7 @@ def _check(session: Session, number: Number, opened: Opened | None) -> None:
         session.refuse(number, "known by number alone: dials at home only")
 
 
-def _ask_again(session: Session, number: Number, opened: Opened | None) -> None:
+def _read_again(session: Session, number: Number, opened: Opened | None) -> None:
     """Read the card and its account again before each number, and check the number by them: a session may last an hour,
     and either may change or be withdrawn meanwhile.
 
@@ -153,7 +153,7 @@ def _authorise(session: Session, attested: bool) -> tuple[Card, Opened]:
     known = Opened(by_number=True, attested=attested)
     if enrolled is not None and known.opens(rules):
         return enrolled, known
-    for attempt in range(TRIES):
+    for tries_left in reversed(range(TRIES)):
         typed = session.collect_pin("enter_pin", PIN_MOST, FIRST_DIGIT, BETWEEN)
         # Look it up even if it can't be a PIN, so that every answer takes as long.
         card = cards.by_pin(typed)
@@ -162,7 +162,7 @@ def _authorise(session: Session, attested: bool) -> tuple[Card, Opened]:
         right = card is not None and card.active and PIN_LEAST <= len(typed) <= PIN_MOST and typed_pin.opens(rules)
         if session.admits(typed, right, card.id if card is not None else "") and card is not None:
             return card, typed_pin
-        if attempt + 1 < TRIES:
+        if tries_left:
             call.play("invalid_pin")
     raise SessionRefused("retries_exceeded", note="wrong PIN")
 

@@ -67,11 +67,11 @@ def _authorise(session: Session, entrance: Entrance) -> None:
         return opened
 
     most = LONGEST_HASHED if entrance.pin_hashed else entrance.pin_length
-    for attempt in range(entrance.retries):
+    for tries_left in reversed(range(entrance.retries)):
         typed = session.collect_pin("enter_pin", most, FIRST_DIGIT, entrance.interdigit, complete)
         if opened or session.admits(typed, right(typed)):
             return
-        if attempt + 1 < entrance.retries:
+        if tries_left:
             session.call.play("invalid_pin")
     raise SessionRefused("retries_exceeded", note="wrong PIN")
 
@@ -98,7 +98,7 @@ def _dial_one(session: Session, arrival: Arrival, entrance: Entrance) -> Entranc
             continue
         if not number.is_emergency:
             # These are dialled whatever has become of the DISA and of Redis.
-            entrance = _ask_again(session, arrival, entrance, number)
+            entrance = _read_again(session, arrival, entrance, number)
         session.check(number, *_levels(entrance))
         own = None if entrance.use_account_caller_id else session.caller
         caller_id = shown(session, own)
@@ -107,7 +107,7 @@ def _dial_one(session: Session, arrival: Arrival, entrance: Entrance) -> Entranc
     raise SessionRefused("retries_exceeded", note="no number that could be dialled")
 
 
-def _ask_again(session: Session, arrival: Arrival, entrance: Entrance, number: Number) -> Entrance:
+def _read_again(session: Session, arrival: Arrival, entrance: Entrance, number: Number) -> Entrance:
     """Read the DISA again before each number. :raises SessionRefused: it is gone, or has another PIN."""
     now = _entrance(session.policy, arrival)
     if now is None:
