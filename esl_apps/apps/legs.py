@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from msgspec import Struct, field
 
@@ -251,7 +252,7 @@ def join(
         elif what in ("ringing", "early_media"):
             attempt.enter(terms.CALLEE_RINGING, at, "" if what == "ringing" else "early media", second=second)
 
-    outcome = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER")
+    outcome = Bridged(False, causes.NETWORK_OUT_OF_ORDER)
     for bridged, _again in dial(call, attempt, settings, bleg, {None: endpoints}, progress, parts=parts):
         leave_if_transferred(call, attempt)
         outcome = bridged
@@ -307,7 +308,7 @@ def dial(
         heard = False
         bridged = call.bridge(leg, endpoints, deadline - began, bleg.longest, listen, parts=parts, until=bleg.until)
         if alone is not None and bridged.timed_out and not heard and alone.is_silent(time.monotonic() - began):
-            bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER", bridged.bleg)
+            bridged = Bridged(False, causes.NETWORK_OUT_OF_ORDER, bleg=bridged.bleg)
         if bridged.by_switch:
             attempt.note("switch_full", "it had no session to spare")
         failed = _failed(turns, bridged)
@@ -318,7 +319,7 @@ def dial(
             attempt.gateway = None
             if not bridged.gateway_failed:
                 # Without a leg, it says that no user is registered.
-                bridged.code, bridged.cause = causes.NETWORK_OUT_OF_ORDER, "NETWORK_OUT_OF_ORDER"
+                bridged = replace(bridged, code=causes.NETWORK_OUT_OF_ORDER)
         # If no time is left for another gateway, the one before says why the call failed.
         again = [user for user in failed if left[user]] if time.monotonic() < deadline else []
         yield bridged, again

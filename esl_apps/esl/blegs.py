@@ -152,11 +152,11 @@ class Blegs:
         made = self._listed - before
         wait(lambda: sum(leg.q850 is not None for leg in self._legs.values()) >= made, _LATE)
         if not made and not self._legs and event.var("originate_failed_cause") in causes.NO_SESSION:
-            return Bridged(False, causes.SWITCH_CONGESTION, "SWITCH_CONGESTION", by_switch=True)
+            return Bridged(False, causes.SWITCH_CONGESTION, by_switch=True)
         if self.by_bridge:
             return failure_of_all(self._legs.values())
         said = _failed(telling(self._legs.values())) or refused_by(event)
-        return said or Bridged(False, causes.NORMAL_UNSPECIFIED, "NORMAL_UNSPECIFIED", self.last)
+        return said or Bridged(False, causes.NORMAL_UNSPECIFIED, bleg=self.last)
 
     def time_out(self, killed: str) -> Bridged:
         """Return the outcome after a time-out: the legs that still rang were ended with the cause ``killed``."""
@@ -164,7 +164,7 @@ class Blegs:
             refused = _failed(telling(leg for leg in self._legs.values() if leg.cause != killed))
             if refused is not None:
                 return refused
-        return Bridged(False, causes.NO_ANSWER, "NO_ANSWER", self.last, timed_out=True)
+        return Bridged(False, causes.NO_ANSWER, bleg=self.last, timed_out=True)
 
 
 def _failed(leg: Leg | None) -> Bridged | None:

@@ -210,7 +210,7 @@ def failure_of_all(blegs: Iterable[Leg]) -> Bridged:
     """
     failed = [leg for leg in blegs if leg.q850 is not None]
     if not failed:
-        return Bridged(False, causes.NOT_REGISTERED, "USER_NOT_REGISTERED")
+        return Bridged(False, causes.NOT_REGISTERED)
     kinds = [causes.failure(leg.q850 or 0) for leg in failed]
     kind = min(kinds, key=("no_answer", "busy", "failed").index)
     leg = failed[kinds.index(kind)]
