@@ -203,16 +203,7 @@ class CallFields(msgspec.Struct):
 
 
 #: The fields that are points in time.
-TIMES = (
-    "queued_at",
-    "dialed_at",
-    "answered_at",
-    "bridged_at",
-    "agent_ringing_at",
-    "callee_ringing_at",
-    "session_at",
-    "session_answered_at",
-)
+TIMES = tuple(name for name in CallFields.__struct_fields__ if name.endswith("_at"))
 _COUNT = len(CallFields.__struct_fields__)
 
 
