@@ -55,8 +55,7 @@ def conclude(attempt: Attempt, end: Ended, failed: Bridged | None, party: str, *
         # The dialplan handed A back: the caller is still there, and B, which was cut off, had not answered.
         attempt.end(f"{party}_no_answer", causes.NO_ANSWER, terms.SYSTEM, end.at)
     else:
-        first = terms.AGENT if party == terms.CALLEE else terms.CALLEE
-        attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, first, end.at)
+        attempt.end(terms.ABANDONED, causes.NORMAL_CLEARING, terms.other_party(party), end.at)
 
 
 def failure_prompt(failed: Bridged) -> str:
@@ -84,7 +83,7 @@ def _hung_up_by(attempt: Attempt, end: Ended, second: str) -> str:
     if attempt.cancelled_by is not None:
         return attempt.cancelled_by
     if end.aleg.hung_up_itself:
-        return terms.AGENT if second == terms.CALLEE else terms.CALLEE
+        return terms.other_party(second)
     if end.bleg is not None and end.bleg.hung_up_itself:
         return second
     return terms.SYSTEM

@@ -235,7 +235,7 @@ def new_consultation(
     old: Attempt, to: Number, consults: str, held: str, client: IntegratorRules, plan: NumberPlan
 ) -> TransferCall:
     """Make the attempt in which a party of ``old`` asks a third one. ``held``: the UUID of the leg on hold."""
-    made = new_call(old, to, terms.CALLEE if consults == terms.AGENT else terms.AGENT, client, plan)
+    made = new_call(old, to, terms.other_party(consults), client, plan)
     kept = msgspec.structs.replace(made.kept, consults=consults, held=held, next=new_ref())
     made.attempt.order = msgspec.to_builtins(kept)
     # The call on hold closes the session.

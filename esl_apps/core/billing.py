@@ -20,12 +20,11 @@ from esl_apps.core.record import Record
 
 def note_legs(attempt: Attempt, aleg: Leg | None, bleg: Leg | None, second: str = terms.CALLEE) -> None:
     """Note what the two legs took, as far as it is known. ``second``: the party on the B-leg."""
-    first = terms.AGENT if second == terms.CALLEE else terms.CALLEE
     if aleg is not None:
         if attempt.placed and aleg.ended_at is not None:
             before = attempt.before.of_aleg if attempt.before is not None else 0.0
             attempt.a_seconds = max(0.0, _seconds(aleg.answered_at, aleg.ended_at) - before)
-        _note_quality(attempt, first, aleg)
+        _note_quality(attempt, terms.other_party(second), aleg)
     if bleg is not None:
         if bleg.ended_at is not None and _has_placed_b(attempt):
             # A leg that was joined with A later has been paid for in the call before. ``bridged_at`` is by another

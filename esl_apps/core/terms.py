@@ -20,6 +20,11 @@ END_REASONS = (
 
 AGENT, CALLEE, API, SYSTEM = "agent", "callee", "api", "system"
 
+
+def other_party(party: str) -> str:
+    return CALLEE if party == AGENT else AGENT
+
+
 #: The global variable of a switch that holds ``node.secret``.
 SECRET_VARIABLE = "esl_apps_secret"  # noqa: S105 - a name
 

@@ -51,7 +51,7 @@ from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import WATCHDOG, Transferring, end, note_told, other_party
+from esl_apps.node.transferring import WATCHDOG, Transferring, end, note_told
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Consulting:
     def _begin(self, live: Live, action: Action) -> None:
         old = live.attempt
         client, to = self._transferring.target(old, action.to)
-        leg, held = leg_of(old, action.by), leg_of(old, other_party(action.by))
+        leg, held = leg_of(old, action.by), leg_of(old, terms.other_party(action.by))
         new = transfer.new_consultation(old, to, action.by, held, client, self._services.policy.settings.plan)
         followed, adopted = old.followed, live.adopted
         self._transferring.wait_for_bridge(live, leg)
@@ -350,8 +350,8 @@ class Consulting:
         goes_on = action.leg if action.step == JOINED else leg_of(old, consults)
         try_api(live.switch, f"uuid_audio {goes_on} stop")  # No call would know of the consultation's mute.
         if asked_emergency and action.step != JOINED:
-            self._transferring.time_again(live, leg_of(old, other_party(consults)))
-        if action.step == BACK or (action.step == GONE and not self._is_up(live, other_party(consults))):
+            self._transferring.time_again(live, leg_of(old, terms.other_party(consults)))
+        if action.step == BACK or (action.step == GONE and not self._is_up(live, terms.other_party(consults))):
             # If both parties have hung up, the ends of their legs show how the call ended.
             talk.hold(old, at, on=False)
             old.save()
@@ -393,7 +393,7 @@ class Consulting:
         client, to = policy.clients.get(old.integrator or ""), policy.settings.plan.find(action.to)
         if client is None or to is None:
             return None
-        held = leg_of(old, other_party(leaves))
+        held = leg_of(old, terms.other_party(leaves))
         plan, placed = policy.settings.plan, action.shared is not None
         joined = transfer.new_call(old, to, leaves, client, plan, action.next, dialled=placed)
         attempt = joined.attempt
@@ -443,7 +443,7 @@ class Consulting:
         """Find out whether the parties of a call none of whose legs is up went on in the call after its consultation.
         That may have been adopted, too, and be about to end."""
         attempt, until = live.attempt, time.monotonic() + _ADOPTED
-        if leg_of(attempt, other_party(attempt.consults or terms.AGENT)) in live.ends:
+        if leg_of(attempt, terms.other_party(attempt.consults or terms.AGENT)) in live.ends:
             # The party on hold has hung up.
             return
         while not attempt.ended and time.monotonic() < until:
@@ -472,7 +472,7 @@ class Consulting:
         action = Action(CONSULTED, step=BACK if legs > 1 else GONE, ref=attempt.consultation or "")
         new = record.get("transferred_to")
         if new is not None:
-            leg, held = "", leg_of(attempt, other_party(attempt.consults or terms.AGENT))
+            leg, held = "", leg_of(attempt, terms.other_party(attempt.consults or terms.AGENT))
             with suppress(SwitchFailed):
                 leg = variable(live.switch, held, "bridge_uuid")
             if not leg:

@@ -94,7 +94,7 @@ class Transferring:
         old, services = live.attempt, self._services
         client, to = self.target(old, action.to)
         new = transfer.new_call(old, to, action.by, client, services.policy.settings.plan)
-        leg = leg_of(old, other_party(action.by))
+        leg = leg_of(old, terms.other_party(action.by))
 
         if not action.leg:
             self.wait_for_bridge(live, leg)
@@ -376,10 +376,6 @@ def _undo(old: Attempt, new: Attempt) -> None:
     new.follows, new.closes = old.transferred_to != ref, named
     if consultation(new) is not None:
         transfer.note(new, held="")
-
-
-def other_party(party: str) -> str:
-    return terms.CALLEE if party == terms.AGENT else terms.AGENT
 
 
 def note_told(old: Attempt, told: Mapping[str, Leg]) -> None:
