@@ -13,8 +13,6 @@ from esl_apps.core.call_fields import RungAgent
 from esl_apps.core.numbers import Number
 
 ANSWERED, ELSEWHERE = "answered", "elsewhere"
-#: The outcomes of several agents, the one that counts first.
-_TELLING = ("no_answer", "busy", "failed")
 
 
 def without(agents: Sequence[Number], caller: Number | None) -> list[Number]:
@@ -113,4 +111,4 @@ def most_telling(outcomes: Sequence[Bridged]) -> Bridged:
     last = outcomes[-1]
     if last.answered or last.by_switch:
         return last
-    return min(outcomes, key=lambda outcome: _TELLING.index(causes.failure(outcome.code)))
+    return min(outcomes, key=lambda outcome: causes.MOST_TELLING.index(causes.failure(outcome.code)))

@@ -227,6 +227,10 @@ def failure(number: int) -> str:
     return "no_answer" if number in _NO_ANSWER else "failed"
 
 
+#: The results of ``failure``, the one first that counts most if several users were rung.
+MOST_TELLING = ("no_answer", "busy", "failed")
+
+
 def weight(number: int) -> int:
     """Return how much a leg's cause says about a user whose phones all failed: lower counts first.
 

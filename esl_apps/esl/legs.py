@@ -212,7 +212,7 @@ def failure_of_all(blegs: Iterable[Leg]) -> Bridged:
     if not failed:
         return Bridged(False, causes.NOT_REGISTERED)
     kinds = [causes.failure(leg.q850 or 0) for leg in failed]
-    kind = min(kinds, key=("no_answer", "busy", "failed").index)
+    kind = min(kinds, key=causes.MOST_TELLING.index)
     leg = failed[kinds.index(kind)]
     return Bridged(False, leg.q850 or 0, leg.cause or "NORMAL_UNSPECIFIED", leg)
 
