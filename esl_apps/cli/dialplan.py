@@ -29,7 +29,7 @@ from esl_apps.cli.output import print_error, print_json
 from esl_apps.config.model import Config
 from esl_apps.config.problems import ConfigError
 from esl_apps.core.number_text import NotDialable, plain
-from esl_apps.core.terms import IN_PLACE, SECRET_VARIABLE
+from esl_apps.core.terms import IN_PLACE, RESTARTED, SECRET_VARIABLE, WATCHDOG
 from esl_apps.node import referring
 from esl_apps.node.policy import own_settings
 from esl_apps.prompts import PROMPTS as PROMPT_FOLDER
@@ -38,7 +38,6 @@ PUBLIC = "00_esl_apps_public.xml"
 DEFAULT = "00_esl_apps_default.xml"
 PROOF = "00_esl_apps_secret.xml"
 TRANSFERS = "00_esl_apps_refer.xml"
-WATCHDOG = 8
 PROMPTS = "$${sounds_dir}/esl_apps"
 """The folder of prompts if the configuration names none: one of the switch's own."""
 
@@ -331,7 +330,7 @@ def _unavailable(context: str, message: tuple[str, str], refused: str | None) ->
     hangup: Action = ("hangup", "NORMAL_TEMPORARY_FAILURE")
     seen, played = message
     back = "^([0-9A-Za-z+*#._;=()-]+)$(?!\\n)"
-    for nth, (tried, pause) in enumerate((("^$", 0), ("^x$", 3000)), 1):
+    for nth, (tried, pause) in enumerate((("^$", 0), ("^x$", RESTARTED)), 1):
         actions: list[Action] = [no_more, ("set", "esl_apps_handover=" + "x" * nth)]
         if pause:
             actions.append(("sleep", str(pause)))

@@ -25,6 +25,9 @@ def other_party(party: str) -> str:
     return CALLEE if party == AGENT else AGENT
 
 
+#: Seconds within which a node must take a leg that it was sent, and milliseconds until the nodes are tried once more.
+WATCHDOG, RESTARTED = 8, 3000
+
 #: The global variable of a switch that holds ``node.secret``.
 SECRET_VARIABLE = "esl_apps_secret"  # noqa: S105 - a name
 

@@ -51,7 +51,7 @@ from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
-from esl_apps.node.transferring import WATCHDOG, Transferring, end, note_told
+from esl_apps.node.transferring import Transferring, end, note_told
 from esl_apps.process import background
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Consulting:
         )
         plan = {
             "esl_apps_nodes": transferring.nodes(),
-            "esl_apps_watch": f"+{WATCHDOG} '{again}' inline",
+            "esl_apps_watch": f"+{terms.WATCHDOG} '{again}' inline",
             "esl_apps_again": f"'{again}' inline",
         }
         set_variables(switch, leg, {**transferring.identity(new.attempt), "hangup_after_bridge": "false"}, plan)

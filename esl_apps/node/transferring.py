@@ -45,8 +45,6 @@ from esl_apps.node.services import Services
 
 log = logging.getLogger(__name__)
 
-#: Seconds for a node to take the leg, and milliseconds until the nodes are tried once more: as in the dialplan.
-WATCHDOG, _RESTARTED = 8, 3000
 #: A leg's first steps, as an inline dialplan.
 FIRST = "m:^:sched_transfer:${esl_apps_watch}^socket:${esl_apps_nodes}^sched_cancel:^transfer:${esl_apps_again}"
 #: What comes before them: it confirms a phone's transfer, and otherwise does nothing.
@@ -353,14 +351,13 @@ class Transferring:
         """
         message = self.last_words(language)
         serve = "socket:${esl_apps_nodes}!sched_cancel:"
-        again = (
-            f"m:!:sched_transfer:${{esl_apps_last}}!{serve}!sleep:{_RESTARTED}!{serve}!transfer:${{esl_apps_message}}"
-        )
+        wait = f"sleep:{terms.RESTARTED}"
+        again = f"m:!:sched_transfer:${{esl_apps_last}}!{serve}!{wait}!{serve}!transfer:${{esl_apps_message}}"
         return {
             "esl_apps_nodes": self.nodes(),
-            "esl_apps_watch": f"+{WATCHDOG} '{again}' inline",
+            "esl_apps_watch": f"+{terms.WATCHDOG} '{again}' inline",
             "esl_apps_again": f"'{again}' inline",
-            "esl_apps_last": f"+{2 * WATCHDOG} {message} inline",
+            "esl_apps_last": f"+{2 * terms.WATCHDOG} {message} inline",
             "esl_apps_message": f"{message} inline",
         }
 
