@@ -1,7 +1,7 @@
 """Click-to-dial: ring the agent; when the agent answers, dial the callee.
 
-Two ways in. Over HTTP a request makes the agent's phone ring (:func:`aleg`), and the answered A-leg comes
-to :func:`answered`. From a SIP or WebRTC phone the agent *is* the caller (:func:`arrive`), and the same values
+Two ways in. Over HTTP a request makes the agent's phone ring (:meth:`ClickCall.aleg`), and the answered A-leg comes to
+:meth:`ClickCall.answered`. From a SIP or WebRTC phone the agent *is* the caller (:func:`arrive`), and the same values
 come as ``X-Teleforge-*`` headers. ``IntegratorRules.read`` reads both.
 """
 

@@ -234,7 +234,10 @@ def _parsed(template: str) -> list[str]:
 
 
 def _fill(template: str, number: Number, given: str) -> str:
-    """``given``: stands for ``{number}``."""
+    """Put a number into a template. ``given``: stands for ``{number}``.
+
+    :raises ValueError: the result isn't an endpoint.
+    """
     parts = _parsed(template).copy()
     for i in range(1, len(parts), 2):
         parts[i] = given if parts[i] == "number" else getattr(number, parts[i])

@@ -116,7 +116,8 @@ def _check(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str
 
 
 def _faults(fields: Mapping[str, Any], expected: Mapping[str, Callable[[Any], str]]) -> list[Fault]:
-    """``expected``: by field, what says what is wrong with a value, or nothing."""
+    """Return what is wrong with an action's fields. ``expected``: by field, a function that says what is wrong with a
+    value, or returns an empty text."""
     known = f"unknown field; expected {', '.join(expected) or 'none'}"
     faults = [Fault(name[:64], "unknown", known) for name in fields if name not in expected]
     for name, wrong in expected.items():

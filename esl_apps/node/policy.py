@@ -290,7 +290,10 @@ class Policies:
 
 
 def read_policy(config: Config, redis: redis_client.Client, stale: Stale, alert: Callable[..., None]) -> Policy:
-    """Lets other greenlets run meanwhile. :raises ConfigError: an inbound number's integrator isn't configured."""
+    """Make the policy of a configuration. Lets other greenlets run meanwhile.
+
+    :raises ConfigError: an inbound number's integrator isn't configured.
+    """
     plan, dial = config.plan(), config.dial
     spoken = Spoken(config, plan)
     system = level(SYSTEM, config.spending.limits, config.spending.breaker)

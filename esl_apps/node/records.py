@@ -264,7 +264,10 @@ class Records:
         self._events.add(attempt, call_events.of_answer(attempt, hold_time))
 
     def _push(self, entries: Sequence[Entry], owner: str | None, integrator: Integrator | None) -> None:
-        """``owner``: the integrator's name, also if it is no longer configured."""
+        """Push notifications to their owner's Redis, and what its webhooks get to the one that all nodes share.
+
+        ``owner``: the integrator's name, also if it is no longer configured.
+        """
         outbox = self._outboxes.of(owner)
         for entry in entries:
             outbox.push(entry)

@@ -115,12 +115,12 @@ class Services:
             self.timed_calls[application].used(number, self.membership.redis_clock.now())
 
         return Host(
-            lambda _attempt: None,
-            self.usage,
-            self.records.announce,
-            schedule,
-            self.has_room,
-            used,
+            begin=lambda _attempt: None,
+            usage=self.usage,
+            announce=self.records.announce,
+            schedule=schedule,
+            room=self.has_room,
+            used=used,
             policy=lambda: self.policy,
         )
 
@@ -159,7 +159,8 @@ def build_services(config: Config) -> Services:
 
     :raises ConfigError: a folder, an address or an application of the configuration can't be used.
     """
-    # Long: a list, each service once, in the order in which they need each other.
+    # Long: a list, each service once, after those that it is built with. The functions here name later ones, too:
+    # nothing calls them before the node starts.
     name = config.node.name
     metrics = Metrics()
     switches: list[Switch] = []
@@ -259,7 +260,7 @@ def build_services(config: Config) -> Services:
 def _build_spending(
     config: Config, redis: redis_client.Client, alerts: Alerts, membership: Membership, cut: Callable[[Charge], None]
 ) -> tuple[Breakers, UsageStore]:
-    """``cut`` ends a charge's legs on their switch."""
+    """Build the breakers and the count of what is used. ``cut`` ends a charge's legs on their switch."""
 
     def trip(scope: str, tripped: Trip) -> None:
         if tripped.end_calls:
@@ -293,7 +294,8 @@ def _open_call_log(config: Config, live: Mapping[str, Live]) -> CallLog:
 def _build_switch(
     config: Config, index: int, calls: Calls, acting: Acting, metrics: Metrics, look: Callable[[Switch], None]
 ) -> Switch:
-    """``look``: finds out, in the background, which recordings a switch has."""
+    """Build the connection to a switch, whose events go to the calls and to the actions. ``look``: finds out, in the
+    background, which recordings a switch has."""
     configured = config.switches[index]
     up = metrics.switch_up.labels(configured.name)
     lost = metrics.reconnects.labels(configured.name)

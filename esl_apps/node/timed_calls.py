@@ -82,11 +82,12 @@ class TimedCallPoller:
         return self._services.membership.redis_clock.now()
 
     def _place_or_release(self, call: TimedCall, sure_until: float = 0.0) -> None:
-        """``sure_until`` (``time.monotonic``): no other process takes the call before."""
+        """Place a call that is due, or give it back if this node can't. ``sure_until`` (``time.monotonic``): no other
+        process takes the call before."""
         try:
             self._place(call, DialClaim(lambda: time.monotonic() < sure_until, lambda: self._store.holds(call)))
         except (Full, StoreUnavailable) as error:
-            # This node can't place it now: give it back, so that any node that can takes it.
+            # Any node that can place it takes it.
             self._log("timed_call_released", str(error))
             with suppress(StoreUnavailable):
                 # If Redis can't be told, the lease ends by itself.
