@@ -127,5 +127,5 @@ def test_state_folder_is_the_first_that_can_be_written(tmp_path: Path, monkeypat
 def test_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     config = node_config("redis://127.0.0.1:1", tmp_path, {"fs1": ("127.0.0.1", 8021)})
-    with pytest.raises(ConfigError, match=r"no folder for the outbox can be written \(tried .*state\)"):
+    with pytest.raises(ConfigError, match=r"no folder for the outbox can be written \(tried .*state/outbox/app1\)"):
         state_folder(config)
