@@ -26,7 +26,7 @@ from esl_apps.core.call_fields import why_not_change
 from esl_apps.core.reference import new_ref
 from esl_apps.esl import wire
 from esl_apps.esl.answers import ReplyError, SwitchUnavailable
-from esl_apps.esl.leg_commands import variable
+from esl_apps.esl.leg_commands import try_api, variable
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import Event
 from esl_apps.node.calls import Calls
@@ -354,6 +354,12 @@ class Acting:
         pairs = ";".join(f"{name}={value}" for name, value in settings.items())
         live.switch.api(f"uuid_setvar_multi {recorded_leg(attempt)} {pairs}")
         live.switch.api(f"uuid_record {recorded_leg(attempt)} start {self.recording(attempt)}")
+
+    def stop_recording(self, live: Live) -> None:
+        """End the recording of a talk whose parties go on in other calls, perhaps on the recorded leg."""
+        attempt = live.attempt
+        if attempt.recording != talk.OFF:
+            try_api(live.switch, f"uuid_record {recorded_leg(attempt)} stop {self.recording(attempt)}")
 
     def recording(self, attempt: Attempt) -> str:
         """Return the file of a call's recording on the switch."""

@@ -25,7 +25,7 @@ import gevent
 from esl_apps.apps import application, transfer
 from esl_apps.apps.legs import has_phone, phone_of
 from esl_apps.apps.transfer import consultation
-from esl_apps.core import node_clock, talk, terms
+from esl_apps.core import node_clock, terms
 from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Unanswered, Undone, not_now
 from esl_apps.core.billing import note_parting
 from esl_apps.core.numbers import Number
@@ -35,7 +35,7 @@ from esl_apps.esl.answers import ReplyError, SwitchFailed, SwitchUnavailable
 from esl_apps.esl.leg_commands import try_api, variable
 from esl_apps.esl.wire import Event
 from esl_apps.node import presence
-from esl_apps.node.acting import customer, leg_of, recorded_leg
+from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.live import AWAY, Live
 from esl_apps.node.services import Services
@@ -326,8 +326,7 @@ class Attended:
         old.note(JOIN, f"to {action.next}")
         _unmute(live)
         note_parting(old, at, at)
-        if old.recording != talk.OFF:
-            try_api(live.switch, f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
+        self._services.acting.stop_recording(live)
         old.session_ref = action.session
         end(old, terms.AGENT, at)
 

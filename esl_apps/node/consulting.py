@@ -47,7 +47,7 @@ from esl_apps.core.reference import is_reference
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchFailed
 from esl_apps.esl.leg_commands import is_up, set_variables, try_api, variable
-from esl_apps.node.acting import customer, leg_of
+from esl_apps.node.acting import leg_of
 from esl_apps.node.following import ALONE, Following
 from esl_apps.node.live import Live
 from esl_apps.node.services import Services
@@ -368,8 +368,7 @@ class Consulting:
         stays_until = at if action.step == JOINED else now
         a_leaves = leg_of(old, leaves) == old.aleg_uuid
         note_parting(old, *((at, stays_until) if a_leaves else (stays_until, at)))
-        if old.recording != talk.OFF:
-            try_api(live.switch, f"uuid_record {customer(old)} stop {self._services.acting.recording(old)}")
+        self._services.acting.stop_recording(live)
         recorded = old.recording == talk.ON
         new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:

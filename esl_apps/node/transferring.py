@@ -37,7 +37,7 @@ from esl_apps.esl.leg_commands import set_variables, try_api, variable
 from esl_apps.esl.legs import leg_now
 from esl_apps.esl.switch import Switch
 from esl_apps.esl.wire import EVENT_PLAIN, Event
-from esl_apps.node.acting import customer, leg_of, recorded_leg
+from esl_apps.node.acting import customer, leg_of
 from esl_apps.node.line import SwitchLine
 from esl_apps.node.live import Live
 from esl_apps.node.outgoing import targets
@@ -316,8 +316,7 @@ class Transferring:
         # The leg that leaves may end after the new call has begun, which hears of its session's B-legs.
         for uuid in (old.aleg_uuid, old.bleg_uuid):
             switch.api(f"uuid_setvar {uuid} esl_bleg")
-        if old.recording != talk.OFF:
-            switch.api(f"uuid_record {recorded_leg(old)} stop {self._services.acting.recording(old)}")
+        self._services.acting.stop_recording(live)
         if old.muted:
             switch.api(f"uuid_audio {leg} stop")
         self.untime(switch, new, leg)

@@ -14,6 +14,7 @@ from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallSta
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
+from esl_apps.core.reference import new_ref
 from esl_apps.node import consulting, following
 from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.consulting import Consulting
@@ -28,6 +29,13 @@ WITH_EMERGENCY = {
     "extension": "user/{number}@127.0.0.1",
     "external": ["sofia/gateway/pstn/{number}"],
     "emergency": "sofia/gateway/pstn/{number}",
+}
+#: A recorded call after a transfer to an agent, who is on the second leg.
+TO_AGENT = {
+    "app": "transfer",
+    "transferred_from": new_ref(),
+    "recording_url": f"{new_ref()}.wav",
+    "order": {"to": "1000", "shown": "0820001234", "second_party": "agent", "record": True},
 }
 ACME = {"name": "acme", "listen": "127.0.0.1:8300", "token": "acme-token-for-tests", "caller_ids": [DID]}
 
@@ -368,6 +376,13 @@ def test_consulting_joined_is_a_call_of_the_other_two(bench: Bench) -> None:
     assert (new.attempt.aleg_uuid, new.attempt.bleg_uuid, new.attempt.followed) == (B, T, True)
     assert new.attempt.transferred_from == live.attempt.call_ref
     assert f"uuid_setvar {B} esl_bleg" in commands(bench)
+
+
+def test_consulting_joined_stops_the_recording_on_its_leg(bench: Bench) -> None:
+    """After a transfer to an agent it is theirs, and goes on if the customer asks and leaves."""
+    live = talking(bench, **TO_AGENT)
+    told(bench, live, consult(bench, live, by="callee"), JOINED)
+    assert [text.partition(" /")[0] for text in commands(bench, f"uuid_record {B} stop")] == [f"uuid_record {B} stop"]
 
 
 def test_consulting_stale_word_of_an_end_changes_nothing(bench: Bench) -> None:

@@ -90,6 +90,14 @@ def test_transferring_ends_the_recording_before_the_move(bench: Bench) -> None:
     assert commands(bench)[-2].startswith(f"uuid_record {B} stop /")
 
 
+def test_transferring_a_recorded_call_without_a_file_is_done(bench: Bench) -> None:
+    """The switch couldn't open it: there is no recording to end."""
+    bench.switch.answers["api uuid_record"] = api_response("-ERR Cannot stop record session!\n")
+    live = click_talk(bench, recording_url=f"{new_ref()}.wav")
+    transfer(bench, live)
+    assert live.attempt.ended
+
+
 def test_transferring_saves_the_new_call_before_the_move(bench: Bench) -> None:
     seen: list[bool] = []
     live = click_talk(bench)
@@ -226,8 +234,8 @@ def test_transferring_consultation_whose_reply_is_lost_is_begun(bench: Bench) ->
 
 def test_transferring_that_fails_leaves_the_leg_in_its_call(bench: Bench) -> None:
     """Or the call, if it is followed, would be taken for one with a single leg, and hung up."""
-    bench.switch.answers["api uuid_record"] = api_response("-ERR Cannot stop record session!\n")
-    live = click_talk(bench, recording_url=f"{new_ref()}.wav")
+    bench.switch.answers["api uuid_transfer"] = api_response("-ERR No such channel!\n")
+    live = click_talk(bench)
     refusal(bench, live)
     named, bleg = commands(bench)[-2:]
     assert named.startswith(f"uuid_setvar_multi {B} esl_app=click-dial;esl_call_ref={live.attempt.call_ref};")
