@@ -362,10 +362,9 @@ class Acting:
             try_api(live.switch, f"uuid_record {recorded_leg(attempt)} stop {self.recording(attempt)}")
 
     def recording(self, attempt: Attempt) -> str:
-        """Return the file of a call's recording on the switch."""
-        return recording_path(
-            self._policies.now.settings.recordings, attempt.integrator or "", attempt.recording_url or ""
-        )
+        """Return the file of a call's recording on the switch. It need not have one yet."""
+        name = attempt.recording_url or recording_name(attempt)
+        return recording_path(self._policies.now.settings.recordings, attempt.integrator or "", name)
 
 
 #: What ``recording`` is after each step.

@@ -253,10 +253,9 @@ class Consulting:
         switch, leg = self._services.switch_pool.find(attempt.switch), attempt.bleg_uuid
         if switch is None or not leg or not consult.held:
             return
-        recording = ""
-        if attempt.recording_url is not None:
-            recording = f"stop_record_session:{self._services.acting.recording(attempt)}^"
-        steps = f"m:^:{recording}set:esl_call_ref={consult.next}^intercept:{consult.held}^hangup:NORMAL_CLEARING"
+        # A client may have it recorded only later.
+        stop = f"stop_record_session:{self._services.acting.recording(attempt)}"
+        steps = f"m:^:{stop}^set:esl_call_ref={consult.next}^intercept:{consult.held}^hangup:NORMAL_CLEARING"
         try:
             set_variables(switch, leg, {}, {_WAY: f"'{steps}':inline"})
         except SwitchFailed as error:

@@ -262,7 +262,10 @@ def test_consulting_answered_party_will_go_to_the_one_on_hold(bench: Bench) -> N
     (plan,) = commands(bench, f"uuid_setvar_multi {T}")
     asked = transfer_app.consultation(asking.attempt)
     assert asked is not None
-    assert plan.startswith(f"uuid_setvar_multi {T} transfer_after_bridge=\\'m:^:")
+    # Also if it isn't recorded: a client may begin that later.
+    stop = f"stop_record_session:{bench.folder}/recordings/acme/"
+    assert plan.startswith(f"uuid_setvar_multi {T} transfer_after_bridge=\\'m:^:{stop}")
+    assert f"/{asking.attempt.call_ref}.wav^set:" in plan
     assert f"set:esl_call_ref={asked.next}^intercept:{B}^hangup:NORMAL_CLEARING\\':inline" in plan
 
 
