@@ -355,6 +355,24 @@ class Acting:
         live.switch.api(f"uuid_setvar_multi {recorded_leg(attempt)} {pairs}")
         live.switch.api(f"uuid_record {recorded_leg(attempt)} start {self.recording(attempt)}")
 
+    def silence_recording(self, live: Live, leg: str) -> str:
+        """Record silence from a leg that is to be with another party for a while, if the talk is recorded on it.
+
+        Return the step of its inline dialplan that ends the silence; empty if there is none.
+        """
+        attempt = live.attempt
+        if attempt.recording != talk.ON or leg != recorded_leg(attempt):
+            return ""
+        path = self.recording(attempt)
+        try_api(live.switch, f"uuid_record {leg} mask {path}")
+        return f"record_session_unmask:{path}!"
+
+    def end_silence(self, live: Live) -> None:
+        """Undo :meth:`silence_recording`."""
+        attempt = live.attempt
+        if attempt.recording == talk.ON:
+            try_api(live.switch, f"uuid_record {recorded_leg(attempt)} unmask {self.recording(attempt)}")
+
     def stop_recording(self, live: Live) -> None:
         """End the recording of a talk whose parties go on in other calls, perhaps on the recorded leg."""
         attempt = live.attempt

@@ -131,6 +131,7 @@ class Consulting:
                 old.spare()
                 old.followed = followed or live.adopted is not adopted
         if not moved:
+            self._services.acting.end_silence(live)
             raise not_now(old, "the call is ending")
         now = node_clock.now()
         note_told(old, told)
@@ -152,13 +153,14 @@ class Consulting:
         set_variables(switch, held, {}, {"esl_apps_limit": held_limit, "esl_apps_silence": silence})
         # Alone, because a tone may hold the character that separates several variables.
         switch.api(f"uuid_setvar {held} esl_apps_music {self._services.acting.music()}")
+        unmask = self._services.acting.silence_recording(live, leg)
         # A B-leg stays one. But no longer one of the session's, or the end of the consultation would take it with it.
         role = f"set:esl_bleg={new.attempt.call_ref}!" if leg == old.bleg_uuid else ""
         if held == old.bleg_uuid:
             switch.api(f"uuid_setvar {held} esl_bleg {new.attempt.call_ref}")
         again = (
             f"m:!:set:esl_call_ref={old.call_ref}!set:esl_app={old.app}!{role}"
-            f"sched_hangup:{limit}!intercept:{held}!hangup:NORMAL_CLEARING"
+            f"sched_hangup:{limit}!{unmask}intercept:{held}!hangup:NORMAL_CLEARING"
         )
         plan = {
             "esl_apps_nodes": transferring.nodes(),
@@ -443,6 +445,8 @@ class Consulting:
         attempt, until = live.attempt, time.monotonic() + _ADOPTED
         if leg_of(attempt, terms.other_party(attempt.consults or terms.AGENT)) in live.ends:
             # The party on hold has hung up.
+            if attempt.consultation is not None:
+                self._services.acting.stop_recording(live)
             return
         while not attempt.ended and time.monotonic() < until:
             status = self._over_unheard(attempt) if attempt.consultation is not None else None

@@ -30,6 +30,14 @@ def stop_record_session(channel: Channel, data: str) -> None:
             recording.stop()
 
 
+@application("record_session_unmask", quick=True)
+def record_session_unmask(channel: Channel, data: str) -> None:
+    """Record the sound again, as after ``uuid_record … mask``."""
+    recording = channel.recordings.get(data.strip())
+    if recording is not None:
+        recording.mask(on=False)
+
+
 @application("record", media=True)
 def record(channel: Channel, data: str) -> None:
     """Record the caller alone: ``FILE [SECONDS]``; a terminator ends it."""

@@ -20,7 +20,7 @@ from esl_apps.node.acting import ACTION, OUTCOME
 from esl_apps.node.consulting import Consulting
 from esl_apps.node.live import Live
 from tests.support.bench import DID, Bench, Build, click_talk, leave_behind, pass_on, show_legs, write_cdr
-from tests.support.call_switch import AT, B
+from tests.support.call_switch import AT, B, ends
 from tests.support.peer import UUID, Peer, api_response, eventually
 
 T = "cccccccc-0000-4000-8000-000000000003"
@@ -146,6 +146,28 @@ def test_consulting_moves_first_the_leg_that_waits(bench: Bench) -> None:
     assert (stays, as_before) == (f"uuid_setvar {B} park_after_bridge true", f"uuid_setvar {B} park_after_bridge")
     assert move.startswith(f"uuid_dual_transfer {B} m:^:sched_hangup:")
     assert "/inline m:^:sched_transfer:" in move
+
+
+@pytest.mark.parametrize("recording", [talk.ON, talk.PAUSED, talk.OFF])
+@pytest.mark.parametrize(("fields", "by"), [({}, "callee"), ("to_agent", "agent"), ({}, "agent")])
+def test_consulting_silences_the_recording_on_its_leg(bench: Bench, fields: Any, by: str, recording: str) -> None:
+    """Until the switch joins the two again, also if no node is up then. A client's pause goes on."""
+    live = talking(bench, **(TO_AGENT if fields else {"recording_url": f"{new_ref()}.wav"}))
+    live.attempt.recording = recording
+    consult(bench, live, by=by)
+    path = bench.services.acting.recording(live.attempt)
+    silenced = recording == talk.ON and (fields or by == "callee")
+    assert commands(bench, "uuid_record") == [f"uuid_record {B} mask {path}"] * bool(silenced)
+    (plan,) = [text for text in commands(bench, "uuid_setvar_multi") if "esl_apps_again" in text]
+    assert plan.count(f"!record_session_unmask:{path}!intercept:") == 2 * bool(silenced)
+
+
+def test_consulting_in_vain_ends_the_silence_of_the_recording(bench: Bench) -> None:
+    live = talking(bench, recording_url=f"{new_ref()}.wav")
+    bench.switch.answers["api uuid_dual_transfer"] = api_response("-ERR No such channel!\n")
+    refusal(bench, live, "transfer", to="0820005678", by="callee", mode="consult")
+    path = bench.services.acting.recording(live.attempt)
+    assert commands(bench, "uuid_record") == [f"uuid_record {B} {verb} {path}" for verb in ("mask", "unmask")]
 
 
 def test_consulting_ends_mutes(bench: Bench) -> None:
@@ -322,6 +344,17 @@ def test_consulting_customer_who_leaves_is_not_waited_for(bench: Bench) -> None:
     asked = transfer_app.consultation(asking.attempt)
     assert asked is not None
     assert asked.held == ""
+
+
+def test_consulting_party_on_hold_who_leaves_ends_the_recording(bench: Bench) -> None:
+    """Its leg goes on with the third party, and the record measures the file."""
+    live = talking(bench, recording_url=f"{new_ref()}.wav")
+    consult(bench, live, by="callee")
+    show_legs(bench.switch)
+    bench.switch.say(ends("NORMAL_CLEARING", 16, uuid=UUID, variable_esl_call_ref=live.attempt.call_ref))
+    eventually(lambda: live.attempt.ended)
+    verbs = [text.split()[2] for text in commands(bench, f"uuid_record {B}")]
+    assert verbs == ["mask", "stop"]
 
 
 def test_consulting_new_party_stays_where_no_one_waits(bench: Bench) -> None:
