@@ -6,7 +6,8 @@ An action reaches the node that has the call as JSON through the switch (``node.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -68,6 +69,8 @@ class Action(Struct, frozen=True, omit_defaults=True):
     """The agent whose token asks. The call's node checks whether they may: others' snapshots are a moment behind."""
     gateway: str | None = None
     """The gateway that carries the new party (``consulted``)."""
+    recorded: bool = False
+    """Whether the new party's call before was being recorded at its end (``consulted``)."""
 
 
 class CallState(Struct, frozen=True):
@@ -110,11 +113,21 @@ class Outcome(Struct, omit_defaults=True):
     """The parts of an ``Undone``."""
     ago: float = 0.0
     """Seconds since the call ended by it (``transfer/join``)."""
+    recorded: bool = False
+    """Whether that was being recorded then."""
 
 
 def state_of(attempt: Attempt) -> CallState:
     went_on = attempt.transferred_to or attempt.consultation or UNSET
     return CallState(attempt.call_ref, attempt.state, attempt.held, list(attempt.muted), attempt.recording, went_on)
+
+
+def was_recorded(call: Mapping[str, Any]) -> bool:
+    """Return whether a call was being recorded at its end, by its status, which has a client's steps."""
+    steps = [entry["detail"] for entry in call.get("decisions") or () if entry["what"] == RECORD]
+    if steps:
+        return steps[-1] in (START, RESUME)
+    return (call.get("record") or {}).get("recording_url") is not None
 
 
 def not_now(attempt: Attempt, message: str) -> Undone:

@@ -103,6 +103,8 @@ class Attempt(CallFields, eq=False):
     """Another process had it before, or may have adopted it since."""
     rest: Rest = NOTHING
     """Members that a node of another version wrote and this one doesn't know."""
+    was_recorded: bool = False
+    """Its recording was on when it ended."""
     continues: str = ""
     """The call that its caller was in before, if Redis can't say what became of it."""
     rang_until: float | None = None
@@ -290,6 +292,7 @@ class Attempt(CallFields, eq=False):
         if self.spent or self.since:
             self.mute_time = round(talk.seconds(self, talk.MUTE, ended_at))
             self.recording_paused = round(talk.seconds(self, talk.PAUSE, ended_at))
+        self.was_recorded = self.recording == talk.ON
         self.held, self.muted, self.recording = False, [], talk.OFF
         fields = CallFields(*values_of(self))
         fields.state, fields.dialed_at = ENDED, began

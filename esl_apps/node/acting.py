@@ -213,7 +213,8 @@ class Acting:
 
     def _outcome(self, live: Live, action: Action) -> Outcome:
         state, attempt = self.perform(live, action), live.attempt
-        return Outcome(state, ago=node_clock.now() - attempt.timeline[-1].at if attempt.ended else 0.0)
+        ago = node_clock.now() - attempt.timeline[-1].at if attempt.ended else 0.0
+        return Outcome(state, ago=ago, recorded=attempt.was_recorded)
 
     def perform(self, live: Live, action: Action) -> CallState:
         """Do an action on this node's call. :raises Undone: it can't be done now."""

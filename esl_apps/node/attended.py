@@ -25,8 +25,8 @@ import gevent
 from esl_apps.apps import application, transfer
 from esl_apps.apps.legs import has_phone, phone_of
 from esl_apps.apps.transfer import consultation
-from esl_apps.core import node_clock, terms
-from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Unanswered, Undone, not_now
+from esl_apps.core import node_clock, talk, terms
+from esl_apps.core.actions import ATTENDED, CONSULTED, JOIN, JOINED, Action, Unanswered, Undone, not_now, was_recorded
 from esl_apps.core.billing import note_parting
 from esl_apps.core.numbers import Number
 from esl_apps.core.reference import new_ref
@@ -207,13 +207,14 @@ class Attended:
             # A phone that holds ends the other party's leg with its own, also if that has left its bridge by then.
             live.switch.api(f"uuid_setvar {leg} hold_hangup_xfer_exten hangup:inline")
         old.transferred_to = new
-        at = None
+        joined = None
         try:
             joining = Action(JOIN, leg=stays, ref=other.phone, to=agent.dialled, next=new, session=old.session_ref)
-            at = self._ask(live, joining, other)
+            joined = self._ask(live, joining, other)
         finally:
-            if at is None:
+            if joined is None:
                 self._undo(live)
+        at, recorded = joined
         note_told(old, told)
         old.note(ATTENDED, f"to {new}")
         old.apart.append(other.call["call_ref"])
@@ -225,20 +226,22 @@ class Attended:
             shared = max(0.0, node_clock.shown(at) - (other.call["bridged_at"] or node_clock.shown(at)))
             gateway = other.call.get("gateway")
         to = other.number.dialled
-        action = Action(CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared, gateway=gateway)
+        action = Action(
+            CONSULTED, step=JOINED, leg=other.party, to=to, next=new, shared=shared, gateway=gateway, recorded=recorded
+        )
         self._consulting.part(live, terms.AGENT, action, at)
         if shared is not None and has_phone(services.policy.settings, other.number):
             try_api(live.switch, f"uuid_setvar {other.party} confirm_blind_transfer true")
 
-    def _ask(self, live: Live, joining: Action, other: _Other) -> float:
-        """Have the other call's node join the two, and return when they were joined.
+    def _ask(self, live: Live, joining: Action, other: _Other) -> tuple[float, bool]:
+        """Have the other call's node join the two. Return when they were joined, and whether that call was recorded.
 
         :raises Undone: nothing has changed.
         """
         store = self._services.store
         try:
-            ago = self._services.acting.ask(other.call, joining).ago
-            return node_clock.now() - ago
+            outcome = self._services.acting.ask(other.call, joining)
+            return node_clock.now() - outcome.ago, outcome.recorded
         except Unanswered:
             joined, until = None, time.monotonic() + _LATE
             while time.monotonic() < until:
@@ -251,14 +254,14 @@ class Attended:
                     if record.get("transferred_to") != joining.next:
                         raise
                     ended: float = record["ended_at"]
-                    return now - max(0.0, node_clock.shown(now) - ended)
+                    return now - max(0.0, node_clock.shown(now) - ended), was_recorded(call)
                 if joined is None and _are_joined(live, joining.leg, other.party, 0.0):
                     # Its node may have died since.
                     joined, until = now, min(until, time.monotonic() + _RECORDED)
                 gevent.sleep(_LOOK)
             if joined is None:
                 raise
-            return joined
+            return joined, other.call.get("recording") == talk.ON
 
     def _end_hold(self, live: Live) -> None:
         """End the music of a party on hold before its leg leaves the bridge in which it plays: it may play on."""

@@ -39,6 +39,7 @@ from esl_apps.core.actions import (
     Action,
     Undone,
     not_now,
+    was_recorded,
 )
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.billing import divide_leg, note_parting, share_of
@@ -305,6 +306,7 @@ class Consulting:
             seconds=node_clock.now() - attempt.timeline[-1].at,
             shared=(attempt.record.b_seconds if attempt.record is not None else None) or 0.0,
             gateway=attempt.gateway,
+            recorded=attempt.was_recorded,
         )
         live = services.calls.live.get(old_ref)
         try:
@@ -370,7 +372,7 @@ class Consulting:
         a_leaves = leg_of(old, leaves) == old.aleg_uuid
         note_parting(old, *((at, stays_until) if a_leaves else (stays_until, at)))
         self._services.acting.stop_recording(live)
-        recorded = old.recording == talk.ON
+        recorded = old.recording == talk.ON and action.recorded
         new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:
             end(old, leaves, stays_until)
@@ -483,6 +485,7 @@ class Consulting:
             to = status["callee" if attempt.consults == terms.AGENT else "agent"]
             shared, gateway = record.get("b_seconds") or 0.0, record.get("gateway")
             action = replace(action, step=JOINED, leg=leg, to=to, next=new, shared=shared, gateway=gateway)
+            action = replace(action, recorded=was_recorded(status))
         # Last, after the switch was asked.
         ago = node_clock.shown(node_clock.now()) - record["ended_at"] if record else None
         return replace(action, seconds=ago)

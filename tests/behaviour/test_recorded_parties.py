@@ -65,7 +65,8 @@ def heard(rig: Rig, record: dict[str, Any], hz: int) -> list[list[bool]]:
 
 
 def is_as_long_as_the_talk(record: dict[str, Any]) -> bool:
-    return abs(record["recording"]["seconds"] - (record["ended_at"] - record["bridged_at"])) < 0.5
+    talked: float = record["ended_at"] - record["bridged_at"]
+    return abs(record["recording"]["seconds"] - talked) < 0.5
 
 
 @pytest.mark.parametrize("asks", ["colleague", "customer"])
@@ -129,3 +130,32 @@ def test_recording_ends_when_the_customer_leaves_for_an_expert(rig: Rig, node: N
     colleague.hangup()
     _first, record, _asked, _last = records(redis, ref, new, asked, last)
     assert is_as_long_as_the_talk(record)
+
+
+def test_recording_begun_in_a_consultation_ends_with_it(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """It is on the expert's leg, who goes on with the customer."""
+    expert(rig)
+    ref, agent, customer = talk(rig, node)
+    act(node, ref, "record", action="stop")
+    asked = consult(node, ref, agent)
+    act(node, asked, "record", action="start")
+    assert silent(agent, CALLEE_HZ)
+    new = complete(node, ref, customer)
+    assert node.get(new)["recording"] == "off"
+    assert silent(customer, AGENT_HZ)
+    customer.hangup()
+    _first, record, _last = records(redis, ref, asked, new)
+    assert heard(rig, record, CALLEE_HZ) == [[False], [False]]
+
+
+@pytest.mark.parametrize("step", ["pause", "stop"])
+def test_recording_off_in_a_consultation_is_off_after_it(rig: Rig, node: Node, redis: RedisServer, step: str) -> None:
+    """The expert doesn't want it, whom the customer talks to next."""
+    expert(rig)
+    ref, agent, customer = talk(rig, node)
+    asked = consult(node, ref, agent)
+    act(node, asked, "record", action=step)
+    new = complete(node, ref, customer)
+    assert node.get(new)["recording"] == "off"
+    customer.hangup()
+    assert records(redis, ref, asked, new)[-1]["recording_url"] is None

@@ -30,12 +30,14 @@ def desk(rig: Rig) -> Phone:
     return rig.phone("1000", Script(answer_after=0.1, tone=AGENT_HZ))
 
 
-def second_talk(rig: Rig, node: Node, desk: Phone, number: str = EXPERT) -> tuple[str, PhoneLeg, PhoneLeg]:
+def second_talk(
+    rig: Rig, node: Node, desk: Phone, number: str = EXPERT, **fields: Any
+) -> tuple[str, PhoneLeg, PhoneLeg]:
     """A second call of the agent's phone, which holds the first one: its reference, and the legs."""
     desk.calls[0].hold()
     script = Script(answer_after=0.1, tone=TARGET_HZ)
     phone = rig.phone(number, script) if number == "1001" else rig.outside(number, script)
-    ref = node.call("1000", number)
+    ref = node.call("1000", number, **fields)
     eventually(lambda: node.get(ref)["state"] == "bridged")
     mine = desk.calls[-1]
     assert mine.hears(TARGET_HZ)
@@ -75,6 +77,24 @@ def test_attended_refer_joins_the_other_two(
     assert (second["extension"], second["number"]) == ("1000", number)
     assert (third["extension"], third["number"], third["transferred_from"]) == (number, CALLEE, ref)
     assert (third["end_reason"], third["hung_up_by"]) == ("answered", "agent")
+
+
+@pytest.mark.parametrize("why", ["paused", "not_asked_for"])
+def test_attended_refer_to_an_unrecorded_talk_is_not_recorded(
+    rig: Rig, refers: Node, redis: RedisServer, desk: Phone, why: str
+) -> None:
+    ref, agent, customer = talk(rig, refers, desk)
+    other, mine, _target = second_talk(rig, refers, desk, record=why == "paused")
+    if why == "paused":
+        path = f"/click2dial/calls/{other}/record"
+        assert request(refers.api, "POST", path, {"action": "pause"}).status == 202
+    agent.attend(mine)
+    assert customer.hears(TARGET_HZ)
+    eventually(lambda: refers.get(ref)["state"] == refers.get(other)["state"] == "ended")
+    new = refers.get(ref)["record"]["transferred_to"]
+    assert refers.get(new)["recording"] == "off"
+    customer.hangup()
+    assert taken(redis, ref, other, new)[-1]["recording_url"] is None
 
 
 def go_on(agent: PhoneLeg, customer: PhoneLeg) -> None:

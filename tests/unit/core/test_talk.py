@@ -57,7 +57,7 @@ def test_talk_record_has_the_sums_up_to_the_end() -> None:
     attempt.end(terms.ANSWERED, 16, terms.AGENT, AT + 20)
     assert attempt.record is not None
     assert (attempt.record.mute_time, attempt.record.recording_paused) == (8, 10)
-    assert (attempt.held, attempt.muted, attempt.recording) == (False, [], talk.OFF)
+    assert (attempt.held, attempt.muted, attempt.recording, attempt.was_recorded) == (False, [], talk.OFF, False)
 
 
 def test_talk_stretch_holds_though_the_clock_is_another() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import gevent
 import pytest
 
-from esl_apps.core import node_clock, terms
+from esl_apps.core import node_clock, talk, terms
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
+from esl_apps.core.reference import new_ref
 from esl_apps.node import acting, attended
 from esl_apps.node.acting import ACTION, OUTCOME, WATCHED
 from esl_apps.node.live import Live
@@ -92,6 +93,16 @@ def test_attended_joins_the_other_two_parties(bench: Bench) -> None:
     assert (joined.aleg_uuid, joined.bleg_uuid, joined.state) == (CUSTOMER, TARGET, terms.BRIDGED)
     assert joined.gateway == "10.0.0.1"
     assert {record["end_reason"] for record in bench.records()} == {terms.ANSWERED}
+
+
+@pytest.mark.parametrize("url", [f"{new_ref()}.wav", None], ids=["both", "one"])
+def test_attended_parties_are_recorded_if_both_calls_were(bench: Bench, url: str | None) -> None:
+    first, _second = two_talks(bench, {"recording_url": f"{new_ref()}.wav"}, {"recording_url": url})
+    refer(bench, first)
+    eventually(lambda: first.attempt.ended and first.turn is not None and not first.turn.locked())
+    joined = bench.services.calls.live[first.attempt.transferred_to or ""].attempt
+    assert joined.recording == (talk.OFF if url is None else talk.ON)
+    assert len(told(bench, f"uuid_record {TARGET} start")) == (url is not None)
 
 
 #: An inbound call whose caller shows an emergency number.

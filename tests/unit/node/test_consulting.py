@@ -10,7 +10,7 @@ import pytest
 
 from esl_apps.apps import transfer as transfer_app
 from esl_apps.core import node_clock, talk, terms
-from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, Action, CallState, Undone
+from esl_apps.core.actions import BACK, CONSULTED, GONE, JOINED, RECORD, Action, CallState, Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
@@ -91,11 +91,11 @@ def has_way(bench: Bench, way: str) -> None:
     bench.switch.answers.update({command: api_response(value) for command, value in said.items()})
 
 
-def told(bench: Bench, live: Live, asking: Live, step: str, seconds: float | None = None) -> None:
+def told(bench: Bench, live: Live, asking: Live, step: str, seconds: float | None = None, **more: Any) -> None:
     asked = transfer_app.consultation(asking.attempt)
     assert asked is not None
     ref = asking.attempt.call_ref
-    action = Action(CONSULTED, step=step, ref=ref, leg=T, to=asked.to, next=asked.next, seconds=seconds)
+    action = Action(CONSULTED, step=step, ref=ref, leg=T, to=asked.to, next=asked.next, seconds=seconds, **more)
     bench.services.acting.perform(live, action)
 
 
@@ -421,6 +421,21 @@ def test_consulting_joined_stops_the_recording_on_its_leg(bench: Bench) -> None:
     assert [text.partition(" /")[0] for text in commands(bench, f"uuid_record {B} stop")] == [f"uuid_record {B} stop"]
 
 
+@pytest.mark.parametrize(
+    ("held", "asked", "on"),
+    [(talk.ON, True, True), (talk.ON, False, False), (talk.PAUSED, True, False), (talk.OFF, True, False)],
+)
+def test_consulting_joined_is_recorded_if_both_were(bench: Bench, held: str, asked: bool, on: bool) -> None:
+    live = talking(bench, recording_url=f"{new_ref()}.wav")
+    live.attempt.recording = held
+    asking = consult(bench, live)
+    answered(asking)
+    told(bench, live, asking, JOINED, recorded=asked)
+    new = bench.services.calls.live[live.attempt.transferred_to or ""].attempt
+    assert (new.recording == talk.ON) is on
+    assert len(commands(bench, f"uuid_record {T} start")) == on
+
+
 def test_consulting_stale_word_of_an_end_changes_nothing(bench: Bench) -> None:
     live = talking(bench)
     consult(bench, live)
@@ -736,6 +751,26 @@ def test_consulting_end_that_was_not_told_is_found_out(
     bench.review(live, legs)
     assert live.attempt.consultation is None
     assert (live.attempt.ended, live.attempt.held) == (ended, False)
+
+
+@pytest.mark.parametrize(("step", "on"), [("resume", True), ("pause", False)])
+def test_consulting_untold_join_is_recorded_if_both_were(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str, on: bool
+) -> None:
+    monkeypatch.setattr(consulting, "ALONE", 0.0)
+    monkeypatch.setattr(Consulting, "_over", lambda _self, _attempt: None)
+    live = talking(bench, recording_url=f"{new_ref()}.wav")
+    asking = consult(bench, live)
+    answered(asking)
+    asking.attempt.note(RECORD, step)
+    order = transfer_app.consultation(asking.attempt)
+    assert order is not None
+    transfer_app.leave_to_each_other(asking.attempt, order, AT)
+    bench.switch.answers[f"api uuid_getvar {B} bridge_uuid"] = api_response(T)
+    bench.review(live, 1)
+    bench.review(live, 1)
+    assert live.attempt.transferred_to == order.next
+    assert len(commands(bench, f"uuid_record {T} start")) == on
 
 
 # The closing entry of a session ---------------------------------------------------------------------------
