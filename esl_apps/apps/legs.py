@@ -147,7 +147,7 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
         # account's. These are the flags of any other leg.
         result["origination_privacy"] = "screen"
     if bleg.recording is not None:
-        result.update(recording_variables(settings, bleg.recording, attempt.language))
+        result.update(recording_variables(settings, bleg.recording, attempt.language, attempt.second_party))
     result.update(bleg.variables)
     # The switch ends the leg soon after the application should have, in case the application is gone.
     result["execute_on_answer_2"] = f"sched_hangup:+{int(bleg.longest) + SWITCH_MARGIN}"
@@ -155,10 +155,12 @@ def bleg_variables(settings: Settings, attempt: Attempt, bleg: Bleg) -> dict[str
     return result
 
 
-def recording_variables(settings: Settings, recording: str, language: str | None = None) -> dict[str, str]:
-    """Return the variables that record a leg while it is answered: its own voice on the right (hazard 25).
+def recording_variables(
+    settings: Settings, recording: str, language: str | None = None, party: str = terms.CALLEE
+) -> dict[str, str]:
+    """Return the variables that record a leg while it is answered (hazard 25).
 
-    ``language``: of the notice."""
+    ``language``: of the notice. ``party``: as for :func:`recording_settings`."""
     notice = settings.notice_in(language)
     if notice is None:
         start = {"execute_on_answer": f"record_session:{recording}"}
@@ -168,7 +170,7 @@ def recording_variables(settings: Settings, recording: str, language: str | None
             "execute_on_answer": dialstring.Raw(f"playback::{notice}"),
             "execute_on_answer_1": f"record_session::{recording}",
         }
-    return {**start, **recording_settings(settings)}
+    return {**start, **recording_settings(settings, party)}
 
 
 def notice_variables(settings: Settings, language: str | None = None) -> dict[str, str]:
@@ -185,14 +187,15 @@ def notice_variables(settings: Settings, language: str | None = None) -> dict[st
     return {"bridge_pre_execute_app": "execute_extension", "bridge_pre_execute_data": dialstring.Spaced(steps)}
 
 
-def recording_settings(settings: Settings) -> dict[str, str]:
-    """Return the variables that a leg needs before it is recorded."""
+def recording_settings(settings: Settings, party: str) -> dict[str, str]:
+    """Return the variables that a leg needs before it is recorded. ``party``: whose leg it is; the agent is left."""
     # Without a rate of its own, the file of an Opus call has 48 kHz: 192 KB a second.
     rate = {"record_sample_rate": str(settings.recording_rate)} if settings.recording_rate else {}
     return {
         "RECORD_MIN_SEC": "0",
         "RECORD_STEREO": "true",
-        "RECORD_STEREO_SWAP": "true",
+        # By default the leg's own voice is left. It may have another value from an earlier call.
+        "RECORD_STEREO_SWAP": "false" if party == terms.AGENT else "true",
         **rate,
     }
 

@@ -350,11 +350,13 @@ class Acting:
         if integrator is None or not integrator.record:
             raise not_now(attempt, "calls of this integrator are not recorded")
         attempt.recording_url = attempt.recording_url or recording_name(attempt)
+        leg = recorded_leg(attempt)
+        party = terms.AGENT if leg == leg_of(attempt, terms.AGENT) else terms.CALLEE
         # A second part goes behind the first one.
-        settings = {**recording_settings(policy.settings), "RECORD_APPEND": "true"}
+        settings = {**recording_settings(policy.settings, party), "RECORD_APPEND": "true"}
         pairs = ";".join(f"{name}={value}" for name, value in settings.items())
-        live.switch.api(f"uuid_setvar_multi {recorded_leg(attempt)} {pairs}")
-        live.switch.api(f"uuid_record {recorded_leg(attempt)} start {self.recording(attempt)}")
+        live.switch.api(f"uuid_setvar_multi {leg} {pairs}")
+        live.switch.api(f"uuid_record {leg} start {self.recording(attempt)}")
 
     def silence_recording(self, live: Live, leg: str) -> str:
         """Record silence from a leg that is to be with another party for a while, if the talk is recorded on it.

@@ -66,7 +66,7 @@ def heard(rig: Rig, record: dict[str, Any], hz: int) -> list[list[bool]]:
 
 def is_as_long_as_the_talk(record: dict[str, Any]) -> bool:
     talked: float = record["ended_at"] - record["bridged_at"]
-    return abs(record["recording"]["seconds"] - talked) < 0.5
+    return bool(abs(record["recording"]["seconds"] - talked) < 0.5)
 
 
 @pytest.mark.parametrize("asks", ["colleague", "customer"])
@@ -159,3 +159,31 @@ def test_recording_off_in_a_consultation_is_off_after_it(rig: Rig, node: Node, r
     assert node.get(new)["recording"] == "off"
     customer.hangup()
     assert records(redis, ref, asked, new)[-1]["recording_url"] is None
+
+
+def is_left(rig: Rig, record: dict[str, Any], agent_hz: int) -> bool:
+    """Whether the agent is on the left of a recording, and the customer on its right."""
+    sides = [[any(stretches) for stretches in heard(rig, record, hz)] for hz in (agent_hz, CALLEE_HZ)]
+    return sides == [[True, False], [False, True]]
+
+
+def test_recording_after_a_transfer_has_the_agent_left(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """Also a part that a client begins."""
+    ref, new, _colleague, customer = to_colleague(rig, node)
+    for step in ("stop", "start"):
+        act(node, new, "record", action=step)
+    assert silent(customer, AGENT_HZ)
+    customer.hangup()
+    assert is_left(rig, records(redis, ref, new)[-1], COLLEAGUE_HZ)
+
+
+def test_recording_after_a_consultation_has_the_new_party_left(rig: Rig, node: Node, redis: RedisServer) -> None:
+    """They take the agent's place."""
+    expert(rig)
+    ref, agent, customer = talk(rig, node)
+    asked = consult(node, ref, agent)
+    new = complete(node, ref, customer)
+    assert node.get(new)["recording"] == "on"
+    assert silent(customer, AGENT_HZ)
+    customer.hangup()
+    assert is_left(rig, records(redis, ref, asked, new)[-1], EXPERT_HZ)

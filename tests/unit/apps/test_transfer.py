@@ -111,6 +111,16 @@ def test_transfer_talks_and_is_recorded_if_the_call_was() -> None:
     assert (record.end_reason, record.bridged_at is not None) == ("answered", True)
 
 
+@pytest.mark.parametrize(("leaves", "to", "swap"), [("agent", "1001", "false"), ("callee", "0820005678", "true")])
+def test_transfer_is_recorded_with_the_agent_left(leaves: str, to: str, swap: str) -> None:
+    """A leg's own voice is left unless it is swapped."""
+    call = ScriptedCall([talks()], ended(b=bleg()))
+    made = new(leaves, to, recording_url="a.wav", recording=talk.ON)
+    made.attempt.second_party = made.kept.second_party
+    run(call, made)
+    assert call.did("bridge")[0][0]["RECORD_STEREO_SWAP"] == swap
+
+
 @pytest.mark.parametrize("recording", [{}, {"recording_url": "a.wav", "recording": talk.PAUSED}])
 def test_transfer_of_a_call_without_a_recording_has_none(recording: dict[str, str]) -> None:
     call = ScriptedCall([talks()], ended(b=bleg()))

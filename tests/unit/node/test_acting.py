@@ -13,6 +13,7 @@ from esl_apps.core import terms
 from esl_apps.core.actions import Action, Outcome, Undone
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call import Leg
+from esl_apps.core.reference import new_ref
 from esl_apps.core.status import snapshot
 from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl.answers import SwitchUnavailable
@@ -146,6 +147,24 @@ def test_acting_record_start_names_a_file_and_appends(bench: Bench) -> None:
     assert settings.startswith(f"uuid_setvar_multi {B} ")
     assert "RECORD_APPEND=true" in settings
     assert start.startswith(f"uuid_record {B} start /")
+
+
+@pytest.mark.parametrize(
+    ("fields", "leg", "swap"),
+    [
+        ({}, B, "true"),
+        ({"app": "inbound"}, UUID, "true"),
+        ({"app": "transfer", "transferred_from": new_ref(), "order": {"second_party": "callee"}}, B, "true"),
+        ({"app": "transfer", "transferred_from": new_ref(), "order": {"second_party": "agent"}}, B, "false"),
+    ],
+)
+def test_acting_record_start_has_the_agent_left(bench: Bench, fields: dict[str, Any], leg: str, swap: str) -> None:
+    live = talking(bench)
+    live.attempt.set(fields)
+    act(bench, live, "record", step="start")
+    settings, _start = commands(bench)
+    assert settings.startswith(f"uuid_setvar_multi {leg} ")
+    assert f"RECORD_STEREO_SWAP={swap}" in settings
 
 
 def test_acting_record_start_needs_the_integrators_leave(bench: Bench) -> None:
