@@ -210,6 +210,9 @@ class Acting:
         switch.post_raw(wire.custom_event(OUTCOME, headers))
 
     # Doing --------------------------------------------------------------------------------------------
+    #
+    # `resume`, `unmute` and `record` with `resume` tell the switch even if they change nothing here, if the call is
+    # adopted: the node that died may have answered the action before without having it saved.
 
     def _outcome(self, live: Live, action: Action) -> Outcome:
         state, attempt = self.perform(live, action), live.attempt
@@ -300,8 +303,9 @@ class Acting:
 
     def _resume(self, live: Live, _action: Action) -> None:
         attempt = live.attempt
-        if attempt.held:
+        if attempt.held or live.adopted:
             self.stop_music(live)
+        if attempt.held:
             talk.hold(attempt, node_clock.now(), on=False)
             attempt.note(actions.RESUME)
 
@@ -314,8 +318,10 @@ class Acting:
 
     def _unmute(self, live: Live, action: Action) -> None:
         attempt = live.attempt
-        if action.party in attempt.muted:
+        muted = action.party in attempt.muted
+        if muted or live.adopted:
             live.switch.api(f"uuid_audio {leg_of(attempt, action.party)} stop")
+        if muted:
             talk.mute(attempt, {*attempt.muted} - {action.party}, node_clock.now())
             attempt.note(actions.UNMUTE, action.party)
 
@@ -330,6 +336,8 @@ class Acting:
         attempt, step = live.attempt, action.step
         recording, wanted = attempt.recording, _AFTER[step]
         if recording == wanted:
+            if step == actions.RESUME and live.adopted:
+                self._change_recording(live, step)
             return
         if step != actions.START and recording == talk.OFF:
             raise not_now(attempt, "the call isn't recorded")
@@ -338,10 +346,13 @@ class Acting:
         if step == actions.START:
             self.start_recording(live)
         else:
-            verb = {actions.PAUSE: "mask", actions.RESUME: "unmask", actions.STOP: "stop"}[step]
-            live.switch.api(f"uuid_record {recorded_leg(attempt)} {verb} {self.recording(attempt)}")
+            self._change_recording(live, step)
         talk.record(attempt, wanted, node_clock.now())
         attempt.note(actions.RECORD, step)
+
+    def _change_recording(self, live: Live, step: str) -> None:
+        verb = {actions.PAUSE: "mask", actions.RESUME: "unmask", actions.STOP: "stop"}[step]
+        live.switch.api(f"uuid_record {recorded_leg(live.attempt)} {verb} {self.recording(live.attempt)}")
 
     def start_recording(self, live: Live) -> None:
         """Record a talk from now on. :raises Undone: its integrator doesn't record calls."""

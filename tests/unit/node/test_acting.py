@@ -124,6 +124,21 @@ def test_acting_mute_silences_the_partys_own_leg(bench: Bench) -> None:
     ]
 
 
+def test_acting_undoes_what_a_dead_node_has_not_saved(bench: Bench) -> None:
+    """It answered the action, and died before it wrote the call."""
+    live = talking(bench, **NOTICED)
+    live.adopted = True
+    act(bench, live, "unmute", party="agent")
+    act(bench, live, "resume")
+    assert act(bench, live, "record", step="resume").recording == "on"
+    assert commands(bench) == [
+        f"uuid_audio {UUID} stop",
+        f"uuid_break {B} all",
+        f"uuid_record {B} unmask {bench.services.acting.recording(live.attempt)}",
+    ]
+    assert [moment.what for moment in live.attempt.timeline] == ["queued", "bridged"]
+
+
 def test_acting_digits_reach_one_party_and_no_log(bench: Bench) -> None:
     live = talking(bench)
     act(bench, live, "digits", party="callee", digits="12#")
