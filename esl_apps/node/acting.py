@@ -23,7 +23,9 @@ from esl_apps.core import actions, dialstring, node_clock, talk, terms
 from esl_apps.core.actions import Action, CallState, Outcome, Unanswered, Undone, not_now, outcome_of, result, state_of
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.call_fields import why_not_change
+from esl_apps.core.faults import Refused
 from esl_apps.core.reference import new_ref
+from esl_apps.core.unavailable import StoreUnavailable
 from esl_apps.esl import wire
 from esl_apps.esl.answers import ReplyError, SwitchUnavailable
 from esl_apps.esl.leg_commands import try_api, variable
@@ -35,6 +37,7 @@ from esl_apps.node.policy import Policies
 from esl_apps.node.records import Records
 from esl_apps.node.switch_pool import SwitchPool
 from esl_apps.process import background
+from esl_apps.store.calls import CallStore
 from esl_apps.store.cancel_requests import CancelRequests
 from esl_apps.store.claims import Claims
 
@@ -70,6 +73,7 @@ class Acting:
         policies: Policies,
         claims: Claims,
         cancel_requests: CancelRequests,
+        store: CallStore,
     ) -> None:
         self._calls = calls
         calls.tell_cancel = self._tell_cancel
@@ -78,6 +82,7 @@ class Acting:
         self._policies = policies
         self._claims = claims
         self._cancel_requests = cancel_requests
+        self._store = store
         self._asked: dict[str, AsyncResult[Outcome]] = {}
         """Questions to other nodes, by their ids."""
         self._consulting: frozenset[str] = frozenset()
@@ -152,7 +157,7 @@ class Acting:
             return self._outcome(live, action)
         if call["state"] == terms.ENDED:
             went_on = (call.get("record") or {}).get("transferred_to")
-            if action.name == actions.COMPLETE and went_on is not None:
+            if went_on is not None and (action.name == actions.COMPLETE or self._is_repeated(call, action, went_on)):
                 return Outcome(CallState(ref, terms.ENDED, False, [], talk.OFF, went_on))
             raise Undone(409, "state", "the call has ended", state=terms.ENDED)
         switch = self._pool.find(call["switch"])
@@ -171,6 +176,17 @@ class Acting:
         assert outcome is not None
         result(outcome)
         return outcome
+
+    def _is_repeated(self, call: Mapping[str, Any], action: Action, went_on: str) -> bool:
+        """Return whether an action asks for the blind transfer by which a call has gone on in another one."""
+        client = self._policies.now.clients.get(call["integrator"] or "")
+        if action.name != actions.TRANSFER or action.mode != actions.BLIND or client is None:
+            return False
+        try:
+            to, new = client.read_target(action.to), self._store.call(went_on)
+        except (Refused, StoreUnavailable):
+            return False
+        return new is not None and bool(new[action.by] == to.dialled)
 
     def _tell(self, switch: Switch, ref: str, action: Action, question: str) -> None:
         # In hex, because the switch changes some characters of a header.

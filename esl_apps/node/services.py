@@ -219,7 +219,7 @@ def build_services(config: Config) -> Services:
     spool = Spool(config.spool.dir)
     calls = Calls(live, records, switch_pool, spool.wait_for)
     cancel_requests = CancelRequests(redis)
-    acting = Acting(calls, records, switch_pool, policies, Claims(redis), cancel_requests)
+    acting = Acting(calls, records, switch_pool, policies, Claims(redis), cancel_requests, store)
     sounds = SwitchSounds(policies)
     for index in range(len(config.switches)):
         switches.append(_build_switch(config, index, calls, acting, metrics, sounds.look))

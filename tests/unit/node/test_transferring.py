@@ -15,6 +15,7 @@ from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits, Refusal
 from esl_apps.core.reference import new_ref
+from esl_apps.core.status import snapshot
 from esl_apps.node import transferring
 from esl_apps.node.live import Live
 from esl_apps.prompts import PROMPTS
@@ -50,6 +51,24 @@ def refusal(bench: Bench, live: Live, to: str = "1001") -> tuple[int, str, str]:
 def commands(bench: Bench) -> list[str]:
     names = ("api uuid_setvar", "api uuid_record", "api uuid_audio", "api uuid_transfer")
     return [text.removeprefix("api ") for text in bench.switch.heard if text.startswith(names)]
+
+
+@pytest.mark.parametrize("by", ["agent", "callee"])
+def test_transferring_again_names_the_same_call(bench: Bench, by: str) -> None:
+    """A client whose connection broke repeats its request."""
+    live = click_talk(bench)
+    new = transfer(bench, live, by=by)
+    call = snapshot(live.attempt)
+    assert bench.services.acting.act(call, Action("transfer", to="1001", by=by)).transfer_ref == new
+    other = "callee" if by == "agent" else "agent"
+    for action in (
+        Action("transfer", to="1002", by=by),
+        Action("transfer", to="1001", by=other),
+        Action("transfer", to="1001", by=by, mode="consult"),
+        Action("hold"),
+    ):
+        with pytest.raises(Undone, match="the call has ended"):
+            bench.services.acting.act(call, action)
 
 
 def test_transferring_moves_the_leg_that_stays(bench: Bench) -> None:
