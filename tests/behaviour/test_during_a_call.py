@@ -64,6 +64,21 @@ def test_mute_silences_one_party(rig: Rig, node: Node, redis: RedisServer) -> No
     assert ended(redis, ref, "answered", 16, "agent")["mute_time"] >= 1
 
 
+def test_mute_is_silence_in_the_recording(rig: Rig, node: Node, redis: RedisServer) -> None:
+    ref, agent, callee = talk(rig, node)
+    for party in ("callee", "agent"):
+        heard_through(agent, 0.5)
+        act(node, ref, "mute", {"party": party})
+        heard_through(agent, 1.0)
+        act(node, ref, "unmute", {"party": party})
+    heard_through(agent, 0.5)
+    callee.hangup()
+    record = ended(redis, ref, "answered", 16, "callee")
+    for channel, hz in ((0, AGENT_HZ), (1, CALLEE_HZ)):
+        changes = [tones for _at, tones in tone_timeline(recording(rig, record), [hz], channel)]
+        assert changes[-3:] == [{hz}, set(), {hz}], changes
+
+
 def test_digits_reach_the_party(rig: Rig, node: Node, redis: RedisServer) -> None:
     ref, agent, callee = talk(rig, node)
     for to in ("callee", "agent"):
