@@ -81,7 +81,7 @@ class Number:
     country: str
     """ISO 3166 alpha-2 (``ZA``); ``001`` for numbers of no country; empty for extensions and emergency numbers."""
     high_risk: bool
-    """Whether it is in a range that fraud dials (``spending.high_risk``)."""
+    """Whether it is in a range that fraud dials (``spending.high_risk``, or a classifier of that name)."""
     is_extension: bool
     is_emergency: bool
     valid: bool
@@ -227,10 +227,10 @@ class NumberPlan:
         # A number that isn't valid in its country costs as much as one that is.
         region = phonenumbers.region_code_for_number(parsed)
         number.country = region or phonenumbers.region_code_for_country_code(parsed.country_code or 0)
-        number.high_risk = number.e164.startswith(self._high_risk)
         number.built_in, number.abroad = self._classify(parsed, number.e164, region)
         own = next((name for name, regex in self._classifiers if _is_of_own(number.e164, name, regex)), None)
         number.klass = own or number.built_in
+        number.high_risk = own == HIGH_RISK or number.e164.startswith(self._high_risk)
         number.valid = number.built_in != UNKNOWN
         if own is not None and not number.valid:
             number.built_in = own

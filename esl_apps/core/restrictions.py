@@ -22,19 +22,25 @@ def denied(number: Number, *levels: Mapping[str, ClassRule]) -> str:
     """Return why a number may not be dialled: its class, ``international`` or ``high_risk``; empty if it may.
 
     Levels are the system's, the account's and the user's rules, outermost first; the first that denies wins. Premium,
-    satellite and unknown numbers need a level that allows them. So does a number of a high-risk range, whatever its
-    class: rules name ``high_risk`` like a class. A freephone, shared-cost or premium number abroad is an
+    satellite and unknown numbers need a level that allows them, by the built-in class and by the operator's; an unknown
+    number that has a class of the operator's, one that allows either. So does a number of a high-risk range, whatever
+    its class: rules name ``high_risk`` like a class. A freephone, shared-cost or premium number abroad is an
     international call as well.
     """
     for level in levels:
         for klass, rule in level.items():
             if rule.action == "deny" and number.is_of(klass):
                 return klass
-    if number.built_in not in DENIED_UNLESS_ALLOWED and not number.high_risk:
+    # Whatever class an operator's classifier gives to a number that the built-in reading doesn't know.
+    unknown = not (number.valid or number.is_extension or number.is_emergency)
+    needed = {number.built_in, number.klass} & DENIED_UNLESS_ALLOWED
+    if not (needed or unknown or number.high_risk):
         return ""
     allows = {klass for level in levels for klass, rule in level.items() if rule.action == "allow"}
-    if number.built_in in DENIED_UNLESS_ALLOWED and number.built_in not in allows:
-        return number.built_in
+    if missing := needed - allows:
+        return number.built_in if number.built_in in missing else number.klass
+    if unknown and not allows & {UNKNOWN, number.klass}:
+        return UNKNOWN
     # All satellite ranges are high-risk, so allowing that class by name allows them too.
     if number.high_risk and HIGH_RISK not in allows and not (number.built_in == SATELLITE and SATELLITE in allows):
         return HIGH_RISK

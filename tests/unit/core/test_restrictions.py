@@ -126,6 +126,46 @@ def test_operators_class_takes_no_protection_away(text: str, why: str) -> None:
     assert denied(OWN.read(text), {"did_us": ALLOW, "cheap": ALLOW}) == why
 
 
+@pytest.mark.parametrize("klass", ["premium", "satellite", "unknown", "high_risk"])
+def test_operators_class_of_a_fraud_name_needs_a_rule(klass: str) -> None:
+    number = NumberPlan("ZA", r"^\d{3,4}$", {klass: r"^\+2786"}).read("0860123456")
+    assert denied(number) == klass
+    assert denied(number, {"shared_cost": ALLOW}) == klass
+    assert denied(number, {klass: ALLOW}) == ""
+
+
+def test_number_of_two_fraud_classes_needs_both_allowed() -> None:
+    number = NumberPlan("ZA", r"^\d{3,4}$", {"satellite": r"^\+2790"}).read(PREMIUM)
+    assert denied(number, {"satellite": ALLOW}) == "premium"
+    assert denied(number, {"premium": ALLOW}) == "satellite"
+    assert denied(number, {"premium": ALLOW, "satellite": ALLOW}) == ""
+
+
+INVALID_ABROAD = "0097199999999999"
+
+
+@pytest.mark.parametrize(
+    ("levels", "why"),
+    [
+        ({}, "unknown"),
+        ({"international": ALLOW}, "unknown"),
+        ({"gulf": INHERIT}, "unknown"),
+        ({"gulf": DENY}, "gulf"),
+        ({"gulf": ALLOW}, ""),
+        ({"unknown": ALLOW}, ""),
+        ({"gulf": ALLOW, "unknown": DENY}, ""),
+        ({"gulf": ALLOW, "international": DENY}, "international"),
+    ],
+)
+def test_operators_class_opens_unknown_numbers_if_it_is_allowed(levels: dict[str, Rule], why: str) -> None:
+    assert is_denied(INVALID_ABROAD, {}, levels) == why
+
+
+@pytest.mark.parametrize("klass", ["extension", "emergency"])
+def test_classifier_of_extensions_needs_no_rule(klass: str) -> None:
+    assert denied(NumberPlan("ZA", r"^\d{3,4}$", {klass: r"(\+27)?99999"}).read("99999")) == ""
+
+
 def test_kazoos_stock_class_denied_is_refused() -> None:
     plan = NumberPlan("US", r"^\d{3,4}$")
     assert denied(plan.read("8005551212"), {"tollfree_us": DENY}) == "tollfree_us"
