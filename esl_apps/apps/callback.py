@@ -34,6 +34,10 @@ REF = "callback"
 
 def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     """A caller has called the callback number: refuse them unanswered, and perhaps ring them back later."""
+    if call.answered_at is not None:
+        # By a node that has died since.
+        dialthrough.arrive(call, arrival, policy, host)
+        return
     caller = policy.caller(call)
     dnis = call.header("Caller-Destination-Number") or ""
     if refuse(call, policy.settings.callback_answer_after):

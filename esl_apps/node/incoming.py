@@ -102,6 +102,9 @@ class Incoming:
         services = self._services
         host = services.host(visit.begin, app.ref, lambda task: self._afterwards(visit, task))
         arrive(visit.channel, Arrival(tuple(visit.path), visit.session_ref), services.policy, host)
+        if not visit.ref:
+            # It began nothing: what was taken over from a dead node ends with this visit.
+            visit.give_up()
 
     def _go_on(self, visit: Visit, app: Application) -> None:
         """Go on with a leg that another process rang, and that has answered here. :raises StoreUnavailable: Redis is

@@ -114,7 +114,8 @@ class Scheduler:
 def missed(
     scheduler: Scheduler, *, caller: str | None = "0825556666", answer_after: float = 0.0, **call: Any
 ) -> ScriptedCall:
-    made = ScriptedCall(end=ended(a_by="recv_cancel"), headers={"Caller-Destination-Number": "27115552000"}, **call)
+    headers = {"Caller-Destination-Number": "27115552000"}
+    made = ScriptedCall(end=ended(a_by="recv_cancel"), headers=headers, **{"answered_at": None, **call})
     settings = replace(SETTINGS, callback_answer_after=answer_after)
     policy = ScriptedPolicy(settings, cards=CardTable(numbers={NUMBER: CARD}), number=caller)
     callback.arrive(made, Arrival(("callback",)), policy, host([], schedule=scheduler.schedule))
@@ -136,7 +137,7 @@ def test_missed_calls_in_two_forms_of_a_number_are_one_callback() -> None:
     policy = ScriptedPolicy(cards=CardTable(numbers=numbers))
     for caller in ("+5491123456789", "+541123456789"):
         callback.arrive(
-            ScriptedCall(end=ended(a_by="recv_cancel")),
+            ScriptedCall(end=ended(a_by="recv_cancel"), answered_at=None),
             Arrival(("callback",)),
             replace(policy, number=caller),
             host([], schedule=scheduler.schedule),
@@ -158,6 +159,14 @@ def test_caller_who_stays_is_answered_as_by_dialthrough() -> None:
     scheduler = Scheduler()
     call = missed(scheduler, answer_after=5.0, gone_at="answer")
     assert [entry[0] for entry in call.log] == ["ring", "wait_for_hangup", "set", "answer"]
+    assert scheduler.calls == []
+
+
+@pytest.mark.parametrize("answer_after", [0.0, 5.0])
+def test_caller_whose_node_died_after_the_answer_goes_on(answer_after: float) -> None:
+    scheduler = Scheduler()
+    call = missed(scheduler, answer_after=answer_after, answered_at=1002.0)
+    assert [entry[0] for entry in call.log[:2]] == ["set", "answer"]
     assert scheduler.calls == []
 
 

@@ -87,6 +87,32 @@ def test_visit_that_had_dialled_nothing_goes_on_in_the_same_call(bench: Bench) -
     assert (found["end_reason"], found["session_ref"]) == (terms.ABANDONED, REF)
 
 
+@pytest.mark.parametrize("answer_after", [0, 60])
+def test_visit_answered_on_the_callback_number_goes_on(build: Build, answer_after: int) -> None:
+    bench = build(callback={"answer_after": answer_after}, accounts=ACME).connect()
+    bench.services.policy.cards.create("acme", {"cid": "0825556666", "active": True})
+    left_by_dead_node(bench, app="dialthrough")
+    visitor = bench.visit(
+        "callback",
+        **{**BACK, "variable_esl_app": "dialthrough", "Caller-Channel-Answered-Time": at(1.0)},
+        **{"Caller-Caller-ID-Number": "0825556666", "variable_sip_from_user": "0825556666"},
+    )
+    eventually(lambda: visitor.greenlet.dead or any(app == "playback" for app, _argument in visitor.switch.executed))
+    visitor.leaves()
+    visitor.served()
+    assert not any(app == "ring_ready" for app, _argument in visitor.switch.executed)
+    assert [(found["call_ref"], found["end_reason"]) for found in bench.records()] == [(REF, terms.ABANDONED)]
+    assert not bench.redis_server.client.exists(keys.timed_pending("callbacks"))
+
+
+def test_visit_whose_application_begins_nothing_has_a_record(bench: Bench) -> None:
+    left_by_dead_node(bench, app="dialthrough")
+    visitor = bench.visit("callback", **BACK, **{"Caller-Channel-Answered-Time": "0"}).served()
+    assert visitor.hangup_cause == "USER_BUSY"
+    assert [(found["call_ref"], found["end_reason"]) for found in bench.records()] == [(REF, terms.LOST)]
+    assert bench.live == {}
+
+
 @pytest.mark.parametrize(
     ("known", "named"), [({"account_id": "acme", "integrator": "acme"}, {}), ({}, {"variable_esl_account_id": "acme"})]
 )
