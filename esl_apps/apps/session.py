@@ -190,19 +190,19 @@ class Session:
     def _talk(self, talk: Callable[[], None]) -> int | None:
         """Run a flow until A hangs up or is lost. Return the Q.850 cause if the session is refused."""
         rejected: int | None = None
-        cause = "NORMAL_CLEARING"
+        cause, prompt = "NORMAL_CLEARING", ""
         try:
             try:
                 talk()
             except SessionRefused as refused:
-                rejected, cause = refused.code, refused.cause
+                rejected, cause, prompt = refused.code, refused.cause, refused.prompt
                 self.attempt.note("refused", str(refused))
-                if refused.prompt:
-                    self.call.play(refused.prompt)
             except StoreUnavailable as error:
-                rejected = causes.CALL_REJECTED
+                rejected, prompt = causes.CALL_REJECTED, "unavailable"
                 self.attempt.note("unavailable", str(error))
-                self.call.play("unavailable")
+            if prompt:
+                self.call.drop_keys(0.0, 0.0)  # keys that wait would skip it
+                self.call.play(prompt)
             self.call.hangup(cause)
         except CallEnded as ended:
             self.attempt.note("aleg_ended", str(ended))

@@ -109,6 +109,14 @@ def test_wrong_pin_is_collected_to_its_bound(hashed: bool, heard: str) -> None:
     assert call.did("heard")[0] == (heard,)
 
 
+@pytest.mark.parametrize("entry", ["111", "9" * 12])
+def test_last_prompt_is_not_skipped_by_keys_that_wait(entry: str) -> None:
+    """As those are that are left of an entry that was longer than its limit."""
+    call = typed_pins("4821907356", [entry] * 3, hashed=False)
+    steps = [step for step in call.log if step[0] in ("drop_keys", "play")]
+    assert steps[-2:] == [("drop_keys",), ("play", "retries_exceeded")]
+
+
 def test_short_hashed_pin_is_not_found_in_a_longer_one() -> None:
     """As with a PIN in clear: the first digits of a longer entry don't open."""
     call = typed_pins("4821", ["4821907356"], hashed=True)
