@@ -175,14 +175,18 @@ class CallStore:
             count += 1
             if count % _TURN == 0:
                 gevent.sleep(0)
-        if not self._writes.waiting:
+        if self._is_all_written():
             return True
         try:
             self._make_known()
             self._writes.flush()
         except StoreUnavailable:
             return False
-        return not self._writes.waiting
+        return self._is_all_written()
+
+    def _is_all_written(self) -> bool:
+        # A refusal is forgotten by a flush: without one, a node to which no call comes would never be ready again.
+        return not self._writes.waiting and self._writes.refusal is None
 
     def _queue(self, ref: str, take: Take, essence: bytes | None, refused: bool) -> None:
         document = take()

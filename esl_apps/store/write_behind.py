@@ -149,7 +149,7 @@ class WriteBehind:
     def _clear(self, began: float) -> None:
         """Forget groups with nothing to send, and refusals of those that have nothing left of what was refused."""
         for name, group in list(self._groups.items()):
-            is_due = group.many and group.refusal is not None and began >= group.again_at
+            is_due = group.refusal is not None and began >= group.again_at and (group.many or not group.commands)
             if is_due and all(waiting != name for waiting, _about in self._unanswered):
                 self._taken(name, group)
             if not group.commands and group.refusal is None:

@@ -427,6 +427,7 @@ def test_call_that_goes_back_is_not_written_later(own: RedisServer) -> None:
     store.forget(one["call_ref"])
     own.client.config_set("maxmemory", "0")
     later(store)
+    assert store.watch.check()
     assert store.live([BOOT]) == {BOOT: []}
 
 
@@ -449,6 +450,21 @@ def test_user_without_a_right_is_not_ready(own: RedisServer) -> None:
     assert store.watch.check() is False
     assert store.watch.reasons == ["redis: NOPERM, its user lacks a right"]
     own.client.execute_command("ACL", "SETUSER", "default", "+zadd")
+    later(store)
+    assert store.watch.check()
+
+
+def test_refusal_is_forgotten_if_nothing_of_it_waits(own: RedisServer) -> None:
+    """A call's next state, which Redis took, has replaced the one that it refused."""
+    store = CallStore(redis_client.connect(own.url), BOOT)
+    assert store.watch.check()
+    own.client.execute_command("ACL", "SETUSER", "default", "-set")
+    one = save(store, call("bridged"))
+    assert not store.flush()
+    own.client.execute_command("ACL", "SETUSER", "default", "+set")
+    save(store, {**one, "state": "ended"})
+    store.flush()
+    assert store._writes.waiting == 0
     later(store)
     assert store.watch.check()
 
