@@ -69,8 +69,9 @@ class Action(Struct, frozen=True, omit_defaults=True):
     """The agent whose token asks. The call's node checks whether they may: others' snapshots are a moment behind."""
     gateway: str | None = None
     """The gateway that carries the new party (``consulted``)."""
-    recorded: bool = False
-    """Whether the new party's call before was being recorded at its end (``consulted``)."""
+    recorded: bool | None = None
+    """Whether the new party's call before was being recorded at its end; None: its node is of an earlier version
+    (``consulted``)."""
 
 
 class CallState(Struct, frozen=True):
@@ -113,8 +114,8 @@ class Outcome(Struct, omit_defaults=True):
     """The parts of an ``Undone``."""
     ago: float = 0.0
     """Seconds since the call ended by it (``transfer/join``)."""
-    recorded: bool = False
-    """Whether that was being recorded then."""
+    recorded: bool | None = None
+    """Whether that was being recorded then; None: its node is of an earlier version."""
 
 
 def state_of(attempt: Attempt) -> CallState:

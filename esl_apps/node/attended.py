@@ -233,7 +233,7 @@ class Attended:
         if shared is not None and has_phone(services.policy.settings, other.number):
             try_api(live.switch, f"uuid_setvar {other.party} confirm_blind_transfer true")
 
-    def _ask(self, live: Live, joining: Action, other: _Other) -> tuple[float, bool]:
+    def _ask(self, live: Live, joining: Action, other: _Other) -> tuple[float, bool | None]:
         """Have the other call's node join the two. Return when they were joined, and whether that call was recorded.
 
         :raises Undone: nothing has changed.

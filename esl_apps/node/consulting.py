@@ -372,7 +372,7 @@ class Consulting:
         a_leaves = leg_of(old, leaves) == old.aleg_uuid
         note_parting(old, *((at, stays_until) if a_leaves else (stays_until, at)))
         self._services.acting.stop_recording(live)
-        recorded = old.recording == talk.ON and action.recorded
+        recorded = old.recording == talk.ON and action.recorded is not False
         new = self._next(live, leaves, action, at) if action.step == JOINED else None
         if new is None:
             end(old, leaves, stays_until)

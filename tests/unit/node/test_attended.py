@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gevent
 import pytest
 
 from esl_apps.core import node_clock, talk, terms
+from esl_apps.core.actions import Action, Outcome
 from esl_apps.core.attempt import Attempt
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Refusal
@@ -103,6 +105,22 @@ def test_attended_parties_are_recorded_if_both_calls_were(bench: Bench, url: str
     joined = bench.services.calls.live[first.attempt.transferred_to or ""].attempt
     assert joined.recording == (talk.OFF if url is None else talk.ON)
     assert len(told(bench, f"uuid_record {TARGET} start")) == (url is not None)
+
+
+def test_attended_call_of_an_earlier_node_counts_as_recorded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It doesn't say whether it was."""
+    acting, url = bench.services.acting, f"{new_ref()}.wav"
+    ask = acting.ask
+
+    def earlier(call: Mapping[str, Any], action: Action) -> Outcome:
+        outcome = ask(call, action)
+        return Outcome(outcome.done, ago=outcome.ago)
+
+    monkeypatch.setattr(acting, "ask", earlier)
+    first, _second = two_talks(bench, {"recording_url": url}, {"recording_url": url})
+    refer(bench, first)
+    eventually(lambda: first.attempt.ended and first.turn is not None and not first.turn.locked())
+    assert bench.services.calls.live[first.attempt.transferred_to or ""].attempt.recording == talk.ON
 
 
 #: An inbound call whose caller shows an emergency number.

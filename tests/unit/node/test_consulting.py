@@ -423,14 +423,22 @@ def test_consulting_joined_stops_the_recording_on_its_leg(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("held", "asked", "on"),
-    [(talk.ON, True, True), (talk.ON, False, False), (talk.PAUSED, True, False), (talk.OFF, True, False)],
+    [
+        (talk.ON, {"recorded": True}, True),
+        (talk.ON, {"recorded": False}, False),
+        (talk.PAUSED, {"recorded": True}, False),
+        (talk.OFF, {"recorded": True}, False),
+        # A node of an earlier version doesn't say.
+        (talk.ON, {}, True),
+        (talk.OFF, {}, False),
+    ],
 )
-def test_consulting_joined_is_recorded_if_both_were(bench: Bench, held: str, asked: bool, on: bool) -> None:
+def test_consulting_joined_is_recorded_if_both_were(bench: Bench, held: str, asked: dict[str, bool], on: bool) -> None:
     live = talking(bench, recording_url=f"{new_ref()}.wav")
     live.attempt.recording = held
     asking = consult(bench, live)
     answered(asking)
-    told(bench, live, asking, JOINED, recorded=asked)
+    told(bench, live, asking, JOINED, **asked)
     new = bench.services.calls.live[live.attempt.transferred_to or ""].attempt
     assert (new.recording == talk.ON) is on
     assert len(commands(bench, f"uuid_record {T} start")) == on
