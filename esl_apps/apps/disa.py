@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from esl_apps.apps.application import Application, Extension
@@ -11,10 +12,11 @@ from esl_apps.apps.context import AppPolicy, Arrival, Host, NotServed
 from esl_apps.apps.session import Session, SessionRefused
 from esl_apps.apps.settings import Entrance
 from esl_apps.apps.shown import shown
-from esl_apps.core.call import Call
+from esl_apps.core.call import Call, CallEnded
 from esl_apps.core.number_text import NotDialable
 from esl_apps.core.numbers import Number
 from esl_apps.core.restrictions import ClassRule
+from esl_apps.core.unavailable import StoreUnavailable
 
 REF = "disa"
 
@@ -54,6 +56,8 @@ def _authorise(session: Session, entrance: Entrance) -> None:
     """Ask for the PIN. :raises SessionRefused: every try was wrong."""
 
     opened = False
+    # Digits that may have been the whole PIN, and didn't open.
+    refused = ""
 
     def right(typed: str) -> bool:
         # Silence is never right, whatever was hashed.
@@ -62,13 +66,23 @@ def _authorise(session: Session, entrance: Entrance) -> None:
     def complete(typed: str) -> bool:
         # Only a PIN that opens ends the entry: under a lock, the time would tell which one is right. A wrong one is
         # judged as well, so that it takes as long, and ends the same way if Redis is down.
-        nonlocal opened
-        opened = len(typed) >= entrance.pin_length and session.admits(typed, right(typed), whole=False)
+        nonlocal opened, refused
+        if len(typed) >= entrance.pin_length:
+            opened = session.admits(typed, right(typed), whole=False)
+            refused = "" if opened else typed
         return opened
 
     most = LONGEST_HASHED if entrance.pin_hashed else entrance.pin_length
     for tries_left in reversed(range(entrance.retries)):
-        typed = session.collect_pin("enter_pin", most, FIRST_DIGIT, entrance.interdigit, complete)
+        refused = ""
+        try:
+            typed = session.collect_pin("enter_pin", most, FIRST_DIGIT, entrance.interdigit, complete)
+        except (CallEnded, SessionRefused):
+            # No dial tone came: the caller knows that it was wrong, and may hang up before the entry ends.
+            if refused:
+                with suppress(StoreUnavailable):
+                    session.admits(refused, False)
+            raise
         if opened or session.admits(typed, right(typed)):
             return
         if tries_left:

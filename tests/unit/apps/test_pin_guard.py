@@ -27,9 +27,10 @@ SOURCE = Source("27825556666", "192.0.2.1", "dialthrough", "27115551000")
 
 @dataclass
 class Caller(ScriptedCall):
-    """Types ``pins`` in turn, then nothing."""
+    """Types ``pins`` in turn, then nothing. ``hurried``: hangs up when a PIN hasn't opened at its last digit."""
 
     pins: list[str] = field(default_factory=list)
+    hurried: bool = False
 
     def play(self, audio: str, timeout: float = 60.0) -> None:
         self._do("play", audio)
@@ -44,6 +45,8 @@ class Caller(ScriptedCall):
                 # No further key is waited for, which a caller can time.
                 self._do("complete")
                 return typed[:length]
+        if self.hurried:
+            raise CallEnded("hung up")
         return typed
 
     def collect(self, audio: str | None, most: int, first: float, between: float, longest: float = 120.0) -> str:
@@ -134,10 +137,12 @@ def through(
     return call, attempts[0]
 
 
-def disa_with(judge: Judge, *pins: str, hashed: bool = False) -> tuple[Caller, Attempt]:
-    call = Caller(pins=list(pins))
+def disa_with(
+    judge: Judge, *pins: str, hashed: bool = False, hurried: bool = False, longest: float = 3600.0
+) -> tuple[Caller, Attempt]:
+    call = Caller(pins=list(pins), hurried=hurried)
     attempts: list[Attempt] = []
-    entrance = Entrance("front", Account("acme"), f"#{RIGHT}", 10, 3, 3.0, 15, disa.DIALTONE, 10.0, True, True, 3600.0)
+    entrance = Entrance("front", Account("acme"), f"#{RIGHT}", 10, 3, 3.0, 15, disa.DIALTONE, 10.0, True, True, longest)
     if hashed:
         entrance = structs.replace(entrance, pin_length=len(RIGHT), pin_hashed=True)
     policy = ScriptedPolicy(guard=judge, number=STRANGER, entrances={("acme", "front"): entrance}, pin_source=SOURCE)
@@ -205,6 +210,23 @@ def test_hashed_pin_is_counted_once_however_it_is_typed() -> None:
     assert call.is_in
     # As far as it was typed each is judged, but counts as a whole only.
     assert [guessed for _right, _card, guessed in judge.judged] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("leaving", [{"hurried": True}, {"longest": 0.0}])
+@pytest.mark.parametrize(
+    ("typed", "guesses"), [(NOBODYS, 1), (NOBODYS + "1", 1), (NOBODYS[:-1], 0), (RIGHT, 0), ("", 0)]
+)
+def test_hashed_pin_counts_if_the_call_ends_before_the_entry(typed: str, guesses: int, leaving: dict[str, Any]) -> None:
+    """Its caller heard no dial tone within milliseconds, so they know that it was wrong."""
+    judge = Judge()
+    hashed_disa_with(judge, typed, **leaving)
+    assert sum(guessed for _right, _card, guessed in judge.judged) == guesses
+
+
+def test_hashed_pin_counts_once_for_a_caller_who_hangs_up_later() -> None:
+    judge = Judge()
+    hashed_disa_with(judge, NOBODYS, "12", hurried=True)
+    assert sum(guessed for _right, _card, guessed in judge.judged) == 1
 
 
 @pytest.mark.parametrize("app", [through, disa_with, hashed_disa_with])
