@@ -126,6 +126,9 @@ class Attempt(CallFields, eq=False):
         """Whether it ended without a card, and no phone was rung for it. A stranger can cause any number of these."""
         if self.record is None or self.card_id is not None or self._has_rung:
             return False
+        if self.before is not None and self.before.calls:
+            # A refusal ends a session, so an earlier number of this one was dialled.
+            return False
         if self.number is None:
             # The caller of a session with a record has dialled before.
             return not self.follows

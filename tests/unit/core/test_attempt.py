@@ -14,6 +14,7 @@ from esl_apps.apps.ending import conclude, end_of
 from esl_apps.core import terms
 from esl_apps.core.attempt import Attempt, Moment
 from esl_apps.core.call import Bridged, Ended, Leg
+from esl_apps.core.call_fields import Before
 from esl_apps.core.charges import Charge
 from esl_apps.core.limits import Level, Limits
 from esl_apps.core.notification import c2d_payload, cdr_payload, inbound_payload
@@ -156,6 +157,8 @@ def test_attempt_of_a_card_is_no_strangers(card: str | None, number: str | None,
         # The caller leaves at the dial tone after a talk.
         ("disa", {"follows": True}, terms.ABANDONED),
         ("disa", {"follows": True}, terms.REJECTED),
+        # The caller keys a denied number after a talk.
+        ("disa", {"number": "0900123456", "before": Before(1)}, terms.REJECTED),
     ],
 )
 def test_attempt_that_rang_a_phone_is_no_strangers(app: str, fields: dict[str, Any], reason: str) -> None:
