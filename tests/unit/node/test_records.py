@@ -333,11 +333,7 @@ def test_records_of_strangers_beyond_the_bound_close_sessions(build: Build, monk
     """A session whose calls several processes had is closed by its parts, which come with the history's entries."""
     monkeypatch.setattr("esl_apps.node.records.REFUSED_PER_HOUR", 0)
     bench = build(records={"session_records": True})
-    shared: dict[str, Any] = {"app": "disa", "integrator": None, "is_shared": True}
-    first = begin(bench, number="0820001234", closes=False, **shared)
-    answered(first)
-    last = begin(bench, session_ref=first.call_ref, follows=True, before=Before(1, 0.0, 6.0), **shared)
-    last.end(terms.ABANDONED, 16, terms.AGENT, AT + 12.0)
+    begin(bench, app="disa", integrator=None, is_shared=True).end(terms.REJECTED, 21, terms.SYSTEM, AT)
     assert [entry.get("calls") for entry in bench.records()] == [None, 1]
 
 
