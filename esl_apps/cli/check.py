@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -311,6 +311,10 @@ def _folders(config: Config) -> Iterator[Result]:
             yield Result("node.state_dir", WARN, f"{state}: on {kind}; a node stops while that hangs, use a local disk")
         else:
             yield Result("node.state_dir", OK, str(state))
+        with suppress(OSError):  # a node is using it
+            # What this user has made, another one's node couldn't write.
+            state.rmdir()
+            state.parent.rmdir()
     except ConfigError as error:
         yield Result("node.state_dir", FAIL, error.problems[0].message)
     records = any(integrator.record for integrator in config.integrators)

@@ -1,7 +1,6 @@
 """Questions to a switch about a leg that has no socket here, and its variables.
 
-All but `try_api` raise :class:`SwitchUnavailable` if the switch doesn't answer in time, and :class:`ReplyError` if it
-refuses.
+All but `try_api` raise :class:`SwitchFailed` if the switch doesn't answer in time, or refuses.
 """
 
 from __future__ import annotations

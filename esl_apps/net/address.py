@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -38,6 +39,23 @@ def split_address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError("expected host:port")
     return host.strip("[]"), int(port)
+
+
+def here_towards(host: str, port: int) -> str | None:
+    """This machine's address towards another address; None if none leads there, or for a name, which isn't asked for.
+    Nothing is sent."""
+    try:
+        family = socket.AF_INET6 if _read(host).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((host, port))
+            return plain(sock.getsockname()[0])
+    except (OSError, ValueError):
+        return None
+
+
+def is_elsewhere(host: str, port: int) -> bool:
+    """Whether an address is another machine's."""
+    return not is_loopback(host) and here_towards(host, port) != plain(host)
 
 
 def within(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:

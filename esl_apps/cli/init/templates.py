@@ -17,7 +17,7 @@ from esl_apps.cli.init.answers import Answers
 from esl_apps.cli.init.this_machine import STOCK_PASSWORD, Machine
 from esl_apps.config import parse
 from esl_apps.config.env_file import variables
-from esl_apps.net.address import split_address
+from esl_apps.net.address import here_towards, is_elsewhere, split_address
 from esl_apps.prompts import PROMPTS
 
 CONFIG, SECRETS, SCRIPT = "esl_apps.yml", "esl_apps.env", "install.sh"
@@ -96,17 +96,9 @@ def _host() -> str:
 def _listen(switch: str) -> str:
     """The line with this machine's address towards a switch on another one; none for a switch on this machine."""
     host, port = split_address(switch)
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as sock:
-            sock.connect(address)  # sends nothing
-            here = sock.getsockname()[0]
-    except OSError:
-        return ""
-    if here == address[0]:
-        return ""
-    shown = f"[{here}]" if ":" in here else here
-    return f'  listen: "{shown}:8084"            # where the switch connects to\n'
+    here = here_towards(host, port) if is_elsewhere(host, port) else None
+    # FreeSWITCH's socket application takes no IPv6 address.
+    return "" if here is None or ":" in here else f'  listen: "{here}:8084"            # where the switch connects to\n'
 
 
 def _redis_url(answers: Answers) -> str:

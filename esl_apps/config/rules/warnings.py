@@ -15,7 +15,7 @@ from esl_apps.config.rules.context import Context, Finding, Rule
 from esl_apps.config.rules.secrets import holders, inner_tokens
 from esl_apps.config.spending import Breaker, Limits
 from esl_apps.config.tokens import digest_of
-from esl_apps.net.address import is_loopback, split_address
+from esl_apps.net.address import is_elsewhere, is_loopback, split_address
 
 #: Characters. A shorter token is found by trying.
 SHORT_TOKEN = 16
@@ -74,10 +74,10 @@ def switches_are_sent_to_themselves(c: Context) -> Iterator[Finding]:
     host, _port = split_address(node.listen)
     if node.advertise:
         return
-    elsewhere = [switch.address for switch in c.config.switches if not _is_loopback(split_address(switch.address)[0])]
+    elsewhere = [switch.address for switch in c.config.switches if is_elsewhere(*split_address(switch.address))]
     if _is_unspecified(host):
         yield "node.advertise", f"missing: switches are told to connect to {host}, which is themselves"
-    elif _is_loopback(host) and elsewhere:
+    elif is_loopback(host) and elsewhere:
         yield "node.advertise", f"missing: the switch at {elsewhere[0]} is told to connect to {host}, which is itself"
 
 
@@ -86,13 +86,6 @@ def _is_unspecified(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def nothing_limits_spending(c: Context) -> Iterator[Finding]:

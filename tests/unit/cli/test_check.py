@@ -434,6 +434,14 @@ def test_check_state_folder_that_cannot_be_written_fails(run: Run, good: Setting
     assert str(tmp_path / "file") in line
 
 
+def test_check_leaves_no_state_folder_behind(run: Run, good: Settings, tmp_path: Path) -> None:
+    """One of this user's the node might not be able to write, as after a check as root."""
+    (tmp_path / "state" / "outbox" / "other").mkdir(parents=True)
+    good["node"]["state_dir"] = str(tmp_path / "state")
+    assert any(line.endswith("/outbox/n1") for line in lines(run("check", "-c", good.written()), "ok"))
+    assert [path.name for path in (tmp_path / "state" / "outbox").iterdir()] == ["other"]
+
+
 def test_check_state_folder_on_a_remote_mount_is_a_warning(
     run: Run, good: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

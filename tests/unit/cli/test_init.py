@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from esl_apps.cli.init import this_machine
+from esl_apps.cli.init import templates, this_machine
 from esl_apps.cli.init.answers import Answers
 from esl_apps.cli.init.templates import make, variable_of
 from esl_apps.cli.init.this_machine import Machine
-from esl_apps.config import load, parse, redis_url
+from esl_apps.config import load, parse, redis_url, warnings
 from esl_apps.config.env_file import variables
+from esl_apps.net import address
 from tests.support import ROOT
 from tests.support.ports import free_port
 from tests.unit.cli.conftest import Run
@@ -178,11 +179,26 @@ def test_templates_replace_the_stock_password() -> None:
     assert f'name="password" value="{password}"' in made["freeswitch/event_socket.conf.xml"]
 
 
-@pytest.mark.parametrize(("switch", "listens"), [("127.0.0.1:8021", []), ("127.0.0.2:8021", ["127.0.0.1:8084"])])
-def test_templates_listen_where_a_switch_elsewhere_connects(switch: str, listens: list[str]) -> None:
-    """This machine's address towards 127.0.0.2 is another one, as towards a switch on another machine."""
+@pytest.mark.parametrize(
+    ("switch", "here", "listens"),
+    [
+        ("127.0.0.1:8021", "127.0.0.1", []),
+        ("192.0.2.7:8021", "192.0.2.2", ["192.0.2.2:8084"]),
+        ("[2001:db8::7]:8021", "2001:db8::2", []),  # check warns
+        ("192.0.2.2:8021", "192.0.2.2", []),  # this machine, by its other address
+        ("fs1.example:8021", None, []),
+    ],
+)
+def test_templates_listen_where_a_switch_elsewhere_connects(
+    monkeypatch: pytest.MonkeyPatch, switch: str, here: str | None, listens: list[str]
+) -> None:
+    for module in (address, templates):
+        monkeypatch.setattr(module, "here_towards", lambda _host, _port: here)
     made = make(replace(ANSWERS, switch=switch), Machine(), Path("/etc/esl_apps"))
     assert re.findall('^  listen: "(.+)" ', made["esl_apps.yml"], re.MULTILINE) == listens
+    warned = warnings(parse(made["esl_apps.yml"], variables(made["esl_apps.env"])))
+    elsewhere = not switch.startswith(("127.", "192.0.2.2:"))
+    assert ("node.advertise" in [problem.key for problem in warned]) is (elsewhere and not listens)
 
 
 @pytest.mark.parametrize("url", ["redis://node:s3cret@10.0.0.1:6379/0", "redis://10.0.0.1/0?password=s3cret"])

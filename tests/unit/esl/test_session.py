@@ -491,7 +491,7 @@ def test_session_is_freed_without_the_garbage_collector() -> None:
         gc.enable()
 
 
-# greenswitch's names ----------------------------------------------------------------------------------
+# For code written for greenswitch ------------------------------------------------------------------------
 
 
 def test_answer_waits_for_its_completion(line: Line) -> None:

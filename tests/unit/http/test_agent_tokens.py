@@ -301,7 +301,7 @@ def test_agent_token_of_a_narrower_issuer_loses_scopes() -> None:
     narrow = Token(FULL.digest, frozenset({"read"}), "acme")
     read = AgentTokens("acme", [READER, narrow], "k").read(token)
     assert read is not None
-    assert (read[0].agent, read.token.scopes, read[1]) == ("1000", frozenset({"read:agent"}), 100)
+    assert (read.token.agent, read.token.scopes, read.expires) == ("1000", frozenset({"read:agent"}), 100)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -30,14 +29,6 @@ def test_boot_that_is_unreadable_is_none(tmp_path: Path, text: bytes) -> None:
 
 def test_boot_that_cant_be_written_stops_no_start(tmp_path: Path) -> None:
     write_boot(tmp_path / "missing", "0123456789abcdef")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make folders for another user")
-def test_state_folder_made_by_root_is_its_owners(tmp_path: Path) -> None:
-    """As root runs a check before the node, or with another name."""
-    os.chown(tmp_path, 12345, 12346)
-    folder = state_folder(Config(node=Node(name="app2", state_dir=str(tmp_path))))
-    assert [(path.stat().st_uid, path.stat().st_gid) for path in (folder.parent, folder)] == [(12345, 12346)] * 2
 
 
 def test_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
