@@ -38,12 +38,11 @@ def arrive(call: Call, arrival: Arrival, policy: AppPolicy, host: Host) -> None:
     session = Session.open(call, REF, arrival, policy, host, entrance)
 
     def talk() -> None:
-        if entrance.pin_hash is None:
-            session.ask_for_room()
-            session.answer()
-        else:
-            session.answer()
+        session.ask_for_room()
+        session.answer()
+        if entrance.pin_hash is not None:
             _authorise(session, entrance)
+            session.attempt.stranger = False
             session.ask_for_room("too_many_channels")
         current = entrance
         while session.left > 0:

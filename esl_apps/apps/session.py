@@ -145,11 +145,10 @@ class Session:
     # Life ---------------------------------------------------------------------------------------------
 
     def ask_for_room(self, prompt: str = "") -> None:
-        """Count this call for its account, and ask whether that may have it. ``prompt``: empty before the answer.
+        """Ask whether the account may have this call among its live ones. ``prompt``: empty before the answer.
 
         :raises SessionRefused: it has as many as allowed on this node.
         """
-        self.attempt.stranger = False
         if not self.host.room(self.attempt):
             cause = "NORMAL_CLEARING" if prompt else "USER_BUSY"
             raise SessionRefused(prompt, causes.USER_BUSY, note="over max_calls of the account", cause=cause)

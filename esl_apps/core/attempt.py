@@ -110,7 +110,7 @@ class Attempt(CallFields, eq=False):
     rang_until: float | None = None
     """When the second party's phones stopped to ring without an answer. A prompt that says so may follow."""
     stranger: bool = False
-    """Its caller hasn't typed the PIN yet, so it doesn't count for its account's ``max_calls``."""
+    """Its caller hasn't typed the PIN yet, so it is counted apart from its account's calls."""
 
     def __post_init__(self) -> None:
         self.session_ref = self.session_ref or self.call_ref

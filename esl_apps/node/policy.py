@@ -41,6 +41,7 @@ from esl_apps.esl.round_trips import INTERVAL
 from esl_apps.net.address import within
 from esl_apps.net.turns import take_turn
 from esl_apps.node.spoken import Spoken
+from esl_apps.node.tenants import STRANGERS
 from esl_apps.prompts.recorded import NONE, Recorded
 from esl_apps.store import redis_client
 from esl_apps.store.cards import CardStore, hash_pin
@@ -103,9 +104,9 @@ class Policy:
     # Bounds -------------------------------------------------------------------------------------------
 
     def max_calls_of(self, tenant: str) -> int:
-        """How many live calls a payer, ``account:ID`` or ``integrator:NAME``, may have on this node."""
+        """How many live calls a payer, as ``tenant_of`` names it, may have on this node."""
         config = self.config
-        kind, _, name = tenant.partition(":")
+        kind, _, name = tenant.removeprefix(STRANGERS).partition(":")
         section = config.accounts.get(name) if kind == "account" else config.integrator(name)
         if section is not None and section.max_calls is not None:
             return section.max_calls

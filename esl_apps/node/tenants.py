@@ -6,13 +6,17 @@ from collections import Counter
 
 from esl_apps.core.attempt import Attempt
 
+#: Before a payer whose PIN hasn't been typed yet.
+STRANGERS = "pin:"
+
 
 def tenant_of(attempt: Attempt) -> str:
-    """Return the payer of a call: ``account:ID`` or ``integrator:NAME``; empty before a caller is known."""
-    if attempt.stranger:
-        return ""
+    """Return the payer of a call: ``account:ID`` or ``integrator:NAME``; empty before a caller is known.
+
+    ``pin:account:ID`` for a stranger, who is counted apart: else they would take the account's room, or all the node's.
+    """
     if attempt.account_id is not None:
-        return f"account:{attempt.account_id}"
+        return f"{STRANGERS if attempt.stranger else ''}account:{attempt.account_id}"
     return f"integrator:{attempt.integrator}" if attempt.integrator is not None else ""
 
 

@@ -29,13 +29,15 @@ POLICY = ScriptedPolicy(
 )
 
 
-def arrive(path: tuple[str, ...], call: ScriptedCall, *, room: bool) -> Attempt:
+def arrive(path: tuple[str, ...], call: ScriptedCall, *, room: bool, strangers: bool = True) -> Attempt:
+    """``strangers``: whether those who haven't typed a PIN have room."""
     begun: list[Attempt] = []
     payers: list[tuple[str | None, str | None]] = []
 
     def has_room(attempt: Attempt) -> bool:
         assert attempt in begun
-        assert not attempt.stranger
+        if attempt.stranger:
+            return strangers
         payers.append((attempt.account_id, attempt.integrator))
         return room
 
@@ -43,8 +45,8 @@ def arrive(path: tuple[str, ...], call: ScriptedCall, *, room: bool) -> Attempt:
     announce = lambda _attempt, _agent, _hold: None  # noqa: E731
     applications[path[0]].arrive(call, Arrival(path), POLICY, host(begun, room=has_room, announce=announce))
     # The payer is known when it is asked.
-    assert len(payers) == 1
-    assert payers[0] != (None, None)
+    assert len(payers) == strangers
+    assert (None, None) not in payers
     return begun[0]
 
 
@@ -54,10 +56,13 @@ def caller(*pin: str, **more: dict[str, str]) -> ScriptedCall:
     return ScriptedCall([talks()] * 2, ended(a_by="recv_bye"), keyed=keyed, **given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("path", [("disa", "acme", "front"), ("inbound",)])
-def test_caller_without_room_is_busy_unanswered(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("path", "strangers"),
+    [(("disa", "acme", "front"), True), (("disa", "acme", "pin"), False), (("inbound",), True)],
+)
+def test_caller_without_room_is_busy_unanswered(path: tuple[str, ...], strangers: bool) -> None:
     call = caller()
-    attempt = arrive(path, call, room=False)
+    attempt = arrive(path, call, room=False, strangers=strangers)
     assert call.did("hangup") == [("USER_BUSY",)]
     assert (call.did("answer"), call.did("bridge")) == ([], [])
     assert attempt.record is not None

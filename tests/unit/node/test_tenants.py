@@ -18,14 +18,14 @@ def test_tenant_is_the_account_before_the_integrator() -> None:
     assert tenant_of(attempt()) == ""
 
 
-def test_tenant_is_none_before_a_stranger_has_typed_the_pin() -> None:
+def test_tenant_is_apart_before_a_stranger_has_typed_the_pin() -> None:
     tenants, call = Tenants(), attempt("acme", "teleforge")
     call.stranger = True
     tenants.add(call)
-    assert tenants.count("account:acme") == 0
+    assert (tenants.count("pin:account:acme"), tenants.count("account:acme")) == (1, 0)
     call.stranger = False
     tenants.add(call)
-    assert tenants.count("account:acme") == 1
+    assert (tenants.count("pin:account:acme"), tenants.count("account:acme")) == (0, 1)
 
 
 def test_tenants_count_each_call_once() -> None:
@@ -52,10 +52,6 @@ def test_tenants_move_a_call_whose_payer_becomes_known() -> None:
 def test_caller_of_a_disa_counts_from_the_pin_on(build: Build) -> None:
     accounts = {"acme": {"token": "acme-cards-token", "max_calls": 1, "disa": {"front": {"pin": PIN}}}}
     bench = build(accounts=accounts).connect()
-    count = bench.services.calls.tenants.count
-    strangers = [bench.visit(**{"Unique-ID": f"aaaaaaaa-0000-4000-8000-00000000000{n}"}) for n in range(2)]
-    eventually(lambda: all(stranger.switch.executed for stranger in strangers))
-    assert (len(bench.live), count("account:acme")) == (2, 0)
     card = Attempt(app="dialthrough", call_dir="external", account_id="acme")
     bench.services.calls.begin(card, bench.services.switches[0])
     assert bench.services.has_room(card)
@@ -63,3 +59,14 @@ def test_caller_of_a_disa_counts_from_the_pin_on(build: Build) -> None:
     caller.types()
     played = [argument for app, argument in caller.served().switch.executed if app == "playback"]
     assert played[-1].endswith("/too_many_channels.wav")
+
+
+def test_callers_without_a_pin_take_no_room_of_others(build: Build) -> None:
+    """Neither the account's nor, all together, the node's."""
+    disa = {"disa": {"front": {"pin": PIN}}}
+    accounts = {name: {"token": f"{name}-cards-token", "max_calls": 2, **disa} for name in ("acme", "beta")}
+    bench = build(accounts=accounts, node={"max_calls": 10}).connect()
+    strangers = [bench.visit(**{"Unique-ID": f"aaaaaaaa-0000-4000-8000-00000000000{n}"}) for n in range(10)]
+    eventually(lambda: all(stranger.switch.executed for stranger in strangers))
+    assert [stranger.switch.executed[0] for stranger in strangers].count(("hangup", "USER_BUSY")) == 8
+    assert bench.services.calls.tenants.count("account:acme") == 0
