@@ -94,14 +94,18 @@ def dial_on(session: Session, opened: Opened | None) -> None:
         if number.is_emergency:
             # Whatever has become of the card, of what let the caller in, and of Redis.
             session.check(number)
-            with suppress(StoreUnavailable):
-                session.policy.cards.dial(session.card, number.plus)
         else:
             _read_again(session, number, opened)
         caller_id = shown(session, session.caller if session.card.retain_cid else None)
-        session.tell(
-            session.dial(number, caller_id.number, _diversion(session) if caller_id.own else None, name=caller_id.name)
-        )
+        diversion = _diversion(session) if caller_id.own else None
+        try:
+            bridged = session.dial(number, caller_id.number, diversion, name=caller_id.name)
+        finally:
+            if number.is_emergency:
+                # Only now: a Redis that is frozen would have held the call up for seconds.
+                with suppress(StoreUnavailable):
+                    session.policy.cards.dial(session.card, number.plus)
+        session.tell(bridged)
 
 
 def _check(session: Session, number: Number, opened: Opened | None) -> None:

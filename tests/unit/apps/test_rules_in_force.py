@@ -16,7 +16,7 @@ from esl_apps.apps.legs import LONGEST
 from esl_apps.apps.session import Session
 from esl_apps.apps.settings import Entrance, Rules
 from esl_apps.core.attempt import Attempt
-from esl_apps.core.call import Bridged, Leg, Progress
+from esl_apps.core.call import Bridged, CallEnded, Leg, Progress
 from esl_apps.core.cards import Account, Card
 from esl_apps.core.charges import Charge
 from esl_apps.core.dialstring import Endpoints
@@ -200,6 +200,22 @@ def test_session_after_a_change_dials_an_emergency_number(flow: Flow, after: Scr
     call = reloaded.call(MOBILE, "112")
     flow(reloaded, call)
     assert call.did("bridge")[1][1] == [("sofia/gateway/sos/112", None)]
+
+
+@pytest.mark.parametrize("flow", [by_dialthrough, by_callback])
+def test_emergency_number_is_noted_as_the_last_after_the_call(flow: Flow) -> None:
+    """A frozen Redis holds each question up for two seconds."""
+    cards = CardTable(numbers={"27825556666": ENROLLED})
+    reloaded = Reloaded(policy(**SOS, cards=cards), policy(**SOS, cards=cards))
+
+    def leaves(_progress: Progress) -> Bridged:
+        assert cards.dialled == []
+        raise CallEnded("the caller has left")
+
+    call = ScriptedCall([leaves], ended(a_by="recv_bye"), keyed=["112"])
+    flow(reloaded, call)
+    assert len(call.did("bridge")) == 1
+    assert cards.dialled == ["112"]
 
 
 def test_emergency_number_without_a_dial_string_now_is_refused() -> None:
