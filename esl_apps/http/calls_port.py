@@ -233,7 +233,10 @@ class CallsPort:
         if claim.outcome == DONE:
             fields = {name: call[name] for name in CallState.__struct_fields__ if name in call}
             # That of the first answer: since then, its consultation may have ended, and another may have begun.
-            return CallState(**fields, transfer_ref=claim.transfer_ref or UNSET), True
+            went_on = claim.transfer_ref
+            if went_on is None:
+                went_on = (call.get("record") or {}).get("transferred_to") or call.get("consultation")
+            return CallState(**fields, transfer_ref=went_on or UNSET), True
         if claim.outcome != UNKNOWN and not self._is_over(key, claim):
             raise _in_progress()
         if action.name == actions.DIGITS:

@@ -33,8 +33,9 @@ class Claim(msgspec.Struct, omit_defaults=True):
     boot: str
     outcome: str = ""
     """How an action has ended: DONE or UNKNOWN. Empty while it runs, and for a call."""
-    transfer_ref: str = ""
-    """The call that the answer to an action named, if it is done."""
+    transfer_ref: str | None = None
+    """The call that the answer to an action named, once it is done; empty: none. None: a node of an earlier version has
+    noted its end."""
 
 
 class IdempotencyKeys:

@@ -8,6 +8,7 @@ import pytest
 
 from esl_apps.core.actions import UNKNOWN, Action, Undone
 from esl_apps.store.errors import NoAnswer
+from esl_apps.store.idempotency import DONE, Claim
 from tests.support.http_services import BOOT, World, errors
 
 ORDER = {"agent": "1000", "callee": "0820001234", "outbound_id": "27115550000"}
@@ -161,6 +162,22 @@ def test_transfer_repeated_with_its_key_has_its_reference(world: World, later: d
     again = act(world, ref, "transfer", BODIES["transfer"], Idempotency_Key="k")
     assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
     assert again.json["transfer_ref"] == ASKED
+
+
+@pytest.mark.parametrize("later", [{"consultation": ASKED}, {"transferred_to": ASKED}])
+def test_transfer_done_by_an_earlier_node_has_a_reference(world: World, later: dict[str, str]) -> None:
+    """Its claim has none. The call's present one is the best guess."""
+    ref = call(world)
+    act(world, ref, "transfer", BODIES["transfer"], Idempotency_Key="k")
+    claims = world.services.idempotency.claims
+    ((name, claim),) = [(name, claim) for name, claim in claims.items() if claim.outcome == DONE]
+    claims[name] = Claim(claim.body, claim.call_ref, claim.boot, DONE)
+    attempt = world.services.calls.live[ref].attempt
+    attempt.set(later)
+    if attempt.transferred_to:
+        world.end(attempt)
+    again = act(world, ref, "transfer", BODIES["transfer"], Idempotency_Key="k")
+    assert (again.status_code, again.json["transfer_ref"]) == (202, ASKED)
 
 
 def test_action_repeated_during_a_consultation_names_none(world: World) -> None:
