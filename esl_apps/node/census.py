@@ -66,13 +66,14 @@ class Strangers:
     def end(self, switch: Switch, application: str, data: str) -> None:
         """Hang up the channels that run this application with this data. Returns at once."""
         number = f"answer,{application}:{data or IN_PLACE['current_application_data']}"
-        sought = self._sought.setdefault(switch.name, {})
-        if not sought:
-            background.once("strangers_ending", self._look, switch, sought)
-        sought[number] = time.monotonic() + SOUGHT
+        if switch.name not in self._sought:
+            self._sought[switch.name] = {}
+            background.once("strangers_ending", self._look, switch)
+        self._sought[switch.name][number] = time.monotonic() + SOUGHT
 
-    def _look(self, switch: Switch, sought: dict[str, float]) -> None:
+    def _look(self, switch: Switch) -> None:
         """Look for all at once: a list of thousands of channels costs milliseconds, and an INVITE may ask for one."""
+        sought = self._sought[switch.name]
         while sought:
             # The switch lists a channel some time after it has made it.
             past = [number for number, until in sought.items() if until < time.monotonic()]
@@ -83,6 +84,7 @@ class Strangers:
                 if sought[number] < time.monotonic():
                     del sought[number]
             gevent.sleep(EVERY)
+        del self._sought[switch.name]
 
 
 def _hang_up(switch: Switch, numbers: Collection[str]) -> None:

@@ -30,6 +30,7 @@ def assert_parted(agent: PhoneLeg, callee: PhoneLeg) -> None:
     ],
 )
 def test_hold_parts_the_two_whatever_the_music(rig: Rig, redis: RedisServer, music: str, heard: bool) -> None:
+    redis.flush()
     config = configuration(rig, redis)
     config["dial"]["hold_music"] = music
     node = Node(config)
