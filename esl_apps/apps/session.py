@@ -296,7 +296,7 @@ class Session:
         return verdict == OPEN
 
     def in_time(self, keyed: str = "") -> str:
-        """:raises SessionRefused: the session's time is up, and ``keyed`` is no emergency number."""
+        """Return what was ``keyed``. :raises SessionRefused: time is up, unless it is an emergency number."""
         if self.left <= 0 and not self.is_emergency(keyed):
             raise SessionRefused("time_is_up", causes.USER_BUSY, note="max_session or longest_call is used up")
         return keyed

@@ -312,7 +312,7 @@ def _folders(config: Config) -> Iterator[Result]:
         else:
             yield Result("node.state_dir", OK, str(state))
         with suppress(OSError):  # a node is using it
-            # What this user has made, another one's node couldn't write.
+            # The node may run as another user, who couldn't write to a folder of this one's.
             state.rmdir()
             state.parent.rmdir()
     except ConfigError as error:

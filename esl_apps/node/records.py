@@ -266,7 +266,7 @@ class Records:
     def _push(self, entries: Sequence[Entry], owner: str | None, integrator: Integrator | None) -> None:
         """Push notifications to their owner's Redis, and what its webhooks get to the one that all nodes share.
 
-        ``owner``: the integrator's name, also if it is no longer configured.
+        ``owner``: the name of an integrator, which may be configured no longer.
         """
         outbox = self._outboxes.of(owner)
         for entry in entries:

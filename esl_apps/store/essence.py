@@ -46,7 +46,7 @@ class FoundCall(NamedTuple):
     """A live call in Redis."""
 
     boot: str
-    """Of the process that has it."""
+    """The boot of the process that has the call."""
     call: Essence
 
 

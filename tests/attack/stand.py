@@ -179,7 +179,7 @@ class Stand:
         assert not {app for app in ran if not EXPECTED.fullmatch(app)}
         assert "New Channel sofia/external/sip:" not in log
         assert request(self.node.admin, "GET", "/healthz", token=None).status == 200
-        # Whoever calls a number in `inbound`, its agents are rung.
+        # Any caller of a number in `inbound` makes its agents ring.
         reached = {(app, what) for app, _state, what in self.decisions() if what in ("card", "dial")}
         assert reached <= {("inbound", "dial")}
 

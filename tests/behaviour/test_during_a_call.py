@@ -100,7 +100,7 @@ def test_repeated_action_is_marked_and_done_once(rig: Rig, node: Node, redis: Re
         assert (first.status, again.status) == (202, 202), again.body
         assert (first.headers.get("idempotent-replayed"), again.headers.get("idempotent-replayed")) == (None, "true")
         assert again.json == first.json
-    # Of a consultation that is over, too.
+    # A repetition has the same reference after the consultation, too.
     assert request(node.api, "POST", f"{path}/cancel").status == 202
     again = request(node.api, "POST", path, consult, Idempotency_Key=f"{ref}-transfer")
     assert (again.json["transfer_ref"], again.json["held"]) == (first.json["transfer_ref"], False)

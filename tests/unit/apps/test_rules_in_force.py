@@ -175,7 +175,7 @@ class Away(CardTable):
 
 
 class Unruled(ScriptedPolicy):
-    """Of a reload while Redis is down."""
+    """The policy of a reload while Redis is down: its rules can't be read."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "rules":

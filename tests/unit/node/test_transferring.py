@@ -110,7 +110,7 @@ def test_transferring_ends_the_recording_before_the_move(bench: Bench) -> None:
 
 
 def test_transferring_a_recorded_call_without_a_file_is_done(bench: Bench) -> None:
-    """The switch couldn't open it: there is no recording to end."""
+    """The switch couldn't open the file, so it has no recording to end."""
     bench.switch.answers["api uuid_record"] = api_response("-ERR Cannot stop record session!\n")
     live = click_talk(bench, recording_url=f"{new_ref()}.wav")
     transfer(bench, live)
